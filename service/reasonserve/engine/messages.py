@@ -1,0 +1,122 @@
+"""What crosses the process boundary between a replica and SGLang's scheduler.
+
+Plain data only: this is the one module of the engine world that a replica imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+CUSTOM_PARAMS_KEY = "reasonserve"
+"""Key under SGLang's ``custom_params`` that carries a ``KvRequest``."""
+
+REPORT_KEY = "reasonserve_kv"
+"""Key under SGLang's ``meta_info`` that carries a ``KvCounters``."""
+
+Method = Literal["reasonalloc", "r-kv", "full"]
+PromptModeName = Literal["pinned", "evictable"]
+
+METHODS: tuple[Method, ...] = ("reasonalloc", "r-kv", "full")
+PROMPT_MODES: tuple[PromptModeName, ...] = ("pinned", "evictable")
+DEFAULT_BUFFER_TOKENS = 128
+MIN_BUDGET_TOKENS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KvRequest:
+    """How one request spends its KV memory.
+
+    Attributes:
+        method: ``reasonalloc``, ``r-kv`` or ``full`` (no compression).
+        budget_tokens: Slots S owned after a round (mean tokens per layer and kv head); 0 when ``full``.
+        buffer_tokens: Most tail slots T between rounds.
+        prompt_mode: ``pinned`` keeps the prompt whole and shared.
+    """
+
+    method: Method
+    budget_tokens: int
+    buffer_tokens: int = DEFAULT_BUFFER_TOKENS
+    prompt_mode: PromptModeName = "pinned"
+
+    def to_custom_params(self) -> dict[str, Any]:
+        """Returns the value for SGLang's ``sampling_params["custom_params"]``."""
+        return {CUSTOM_PARAMS_KEY: asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundEvent:
+    """One compression round of one request.
+
+    Attributes:
+        unix_time_s: When it ran.
+        output_tokens: Tokens generated before it.
+        kept_cells: Cells kept.
+        evicted_cells: Cells evicted.
+        seconds: Wall-clock time of the round, shared evenly by the requests that rounded together.
+        layer_budgets: Tokens per kv head in each layer, on average. [L]
+        head_min: Smallest head budget, in tokens.
+        head_max: Largest head budget, in tokens.
+    """
+
+    unix_time_s: float
+    output_tokens: int
+    kept_cells: int
+    evicted_cells: int
+    seconds: float
+    layer_budgets: tuple[float, ...]
+    head_min: int
+    head_max: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KvCounters:
+    """A request's KV memory so far.
+
+    Attributes:
+        held_slots: Private slots held now.
+        peak_slots: Most private slots held at once.
+        rounds: Rounds so far, oldest first.
+    """
+
+    held_slots: int = 0
+    peak_slots: int = 0
+    rounds: tuple[RoundEvent, ...] = ()
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any]) -> KvCounters:
+        """Rebuilds counters from ``asdict`` form."""
+        rounds = tuple(RoundEvent(**{**r, "layer_budgets": tuple(r["layer_budgets"])}) for r in data["rounds"])
+        return cls(held_slots=data["held_slots"], peak_slots=data["peak_slots"], rounds=rounds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """What a scheduler process says of itself: proof that the plugin is in place.
+
+    Attributes:
+        plugin_version: Version of ReasonServe in that process.
+        seams: Names of the seams that are applied there.
+        num_layers: Layers L of the model.
+        num_kv_heads: KV heads H of the model on this rank.
+        head_dim: Width of a head.
+        pool_slots: Slots of the KV pool.
+        bytes_per_slot: K and V of one token over all layers and kv heads.
+        dtype: Element type of the pool.
+        model_fingerprint: Identity of the model for layer profiles.
+        profile_id: Layer profile in force; empty when none is loaded.
+        methods: Methods that this engine can honour.
+    """
+
+    plugin_version: str
+    seams: tuple[str, ...]
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    pool_slots: int
+    bytes_per_slot: int
+    dtype: str
+    model_fingerprint: str
+    profile_id: str = ""
+    methods: tuple[Method, ...] = field(default_factory=tuple)

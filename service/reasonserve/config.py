@@ -1,0 +1,149 @@
+"""The one configuration file of a cluster, typed and closed: a misspelt key is refused with its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reasonserve.errors import StartupError
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_GATEWAY_PORT = 9000
+DEFAULT_CONTROLLER_PORT = 9100
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineConfig(_Closed):
+    """One SGLang runtime.
+
+    Attributes:
+        dtype: Element type of weights and KV cache.
+        pool_slots: Token slots of the KV pool; None lets SGLang size it by free memory.
+        context_length: Most tokens of prompt and output together; None takes the model's.
+        buffer_tokens: Most tail slots of a request between two compression rounds.
+        strict_checks: SGLang's own memory checks at every step; a leak ends the engine.
+        random_seed: Seed of the engine's sampling.
+    """
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
+    pool_slots: Annotated[int, Field(ge=256)] | None = 16384
+    context_length: Annotated[int, Field(ge=64)] | None = None
+    buffer_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
+    strict_checks: bool = True
+    random_seed: int = 0
+
+
+class ReplicaConfig(_Closed):
+    """Replicas of the engine.
+
+    Attributes:
+        count: Replicas.
+        num_cpus: CPU cores that Ray sets aside for each.
+        num_gpus: GPUs that Ray sets aside for each.
+        max_ongoing_requests: Requests in one replica at a time.
+    """
+
+    count: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Annotated[float, Field(gt=0)] = 1.0
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 256
+
+
+class GatewayConfig(_Closed):
+    """Where clients call.
+
+    Attributes:
+        port: gRPC port of Ray Serve's proxy.
+        http_port: HTTP port of Ray Serve's proxy (health only).
+        key_cache_s: How long a resolved tenant key is trusted without asking again.
+        max_input_bytes: Largest request message.
+    """
+
+    port: Port = DEFAULT_GATEWAY_PORT
+    http_port: Port = 8000
+    key_cache_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    max_input_bytes: Annotated[int, Field(ge=1024)] = 4 << 20
+
+
+class ControllerConfig(_Closed):
+    """The controller process.
+
+    Attributes:
+        host: Address it binds.
+        port: gRPC port.
+        database_url: SQLAlchemy URL; None is SQLite in the state directory.
+        lease_ttl_s: A lease lapses this long after its last renewal.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = DEFAULT_CONTROLLER_PORT
+    database_url: str | None = None
+    lease_ttl_s: Annotated[float, Field(ge=1, le=300)] = 10.0
+
+    @property
+    def endpoint(self) -> str:
+        """``host:port``."""
+        return f"{self.host}:{self.port}"
+
+
+class TelemetryConfig(_Closed):
+    """Where traces go.
+
+    Attributes:
+        trace_file: Spans are appended here as JSON lines; None is the state directory's.
+        otlp_endpoint: Spans go to this OTLP/gRPC collector as well.
+        sampling_ratio: Share of traces that are kept.
+    """
+
+    trace_file: Path | None = None
+    otlp_endpoint: str | None = None
+    sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class ServiceConfig(_Closed):
+    """A cluster: model, engine, replicas, gateway, controller, telemetry.
+
+    Attributes:
+        model: Built-in name, Hugging Face id or local folder.
+    """
+
+    model: str = DEFAULT_MODEL
+    engine: EngineConfig = EngineConfig()
+    replicas: ReplicaConfig = ReplicaConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    controller: ControllerConfig = ControllerConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Reads a YAML file.
+
+        Raises:
+            StartupError: Not readable, not YAML, or a key is unknown or out of range.
+        """
+        try:
+            data = yaml.safe_load(path.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise StartupError(f"Cannot read the configuration file {path}: {error}") from error
+        return cls.from_mapping(data)
+
+    @classmethod
+    def from_mapping(cls, data: object) -> Self:
+        """Checks a mapping.
+
+        Raises:
+            StartupError: Names each key at fault with what is allowed.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            raise StartupError(f"The configuration is wrong: {faults}.") from error

@@ -1,0 +1,1 @@
+"""One folder per operator; ``kernels/README.md`` says what is in one."""

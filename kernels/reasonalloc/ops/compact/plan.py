@@ -1,0 +1,31 @@
+"""What a compaction decides."""
+# ruff: noqa: N815  the fields end in their axes
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class CompactionPlan:
+    """Moves to execute, and the table that is true once they are.
+
+    Attributes:
+        src_M: int64 cells to read, all in slots to be released.
+        dst_M: int64 cells to write, all in slots that stay.
+        cells_RHK: int64 cells of the kept candidates, in order of true position, padded with 0.
+        lengths_RH: int64, number of kept candidates.
+    """
+
+    src_M: Tensor
+    dst_M: Tensor
+    cells_RHK: Tensor
+    lengths_RH: Tensor
+
+
+def unequal_counts_error(request: int, num_holes: int, num_movers: int) -> ValueError:
+    """The error for a request whose kept cells do not fill its remaining slots exactly."""
+    return ValueError(
+        f"request {request} has {num_holes} holes and {num_movers} cells to move into them; "
+        "keep exactly as many cells as the slots that stay have"
+    )

@@ -6,14 +6,23 @@ Plain data only: this is the one module of the engine world that a replica impor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 CUSTOM_PARAMS_KEY = "reasonserve"
 """Key under SGLang's ``custom_params`` that carries a ``KvRequest``."""
 
 REPORT_KEY = "reasonserve_kv"
-"""Key under SGLang's ``meta_info`` that carries a ``KvCounters``."""
+"""Key under SGLang's ``meta_info``: one entry per token, None or what ``KvCounters.updated`` takes."""
+
+HANDSHAKE_KEY = "reasonserve"
+"""Key under a scheduler's start-up info that carries a ``Handshake``."""
+
+SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
+"""Environment variable that carries ``EngineSettings`` to the scheduler processes."""
+
+REQUIRED_SEAMS = ("attention", "handshake", "pool", "positions", "prefill", "release", "rounds", "seeds")
+"""Seams that a scheduler must report before its replica serves."""
 
 Method = Literal["reasonalloc", "r-kv", "full"]
 PromptModeName = Literal["pinned", "evictable"]
@@ -84,11 +93,17 @@ class KvCounters:
     peak_slots: int = 0
     rounds: tuple[RoundEvent, ...] = ()
 
-    @classmethod
-    def from_mapping(cls, data: Mapping[str, Any]) -> KvCounters:
-        """Rebuilds counters from ``asdict`` form."""
-        rounds = tuple(RoundEvent(**{**r, "layer_budgets": tuple(r["layer_budgets"])}) for r in data["rounds"])
-        return cls(held_slots=data["held_slots"], peak_slots=data["peak_slots"], rounds=rounds)
+    def updated(self, step: Mapping[str, Any]) -> KvCounters:
+        """Returns the counters after one more token.
+
+        Args:
+            step: What the engine attached to the token: ``held``, ``peak`` and, where a round ran before it,
+                ``round`` in ``asdict`` form.
+        """
+        rounds = self.rounds
+        if (event := step.get("round")) is not None:
+            rounds = (*rounds, RoundEvent(**{**event, "layer_budgets": tuple(event["layer_budgets"])}))
+        return KvCounters(held_slots=step["held"], peak_slots=max(self.peak_slots, step["peak"]), rounds=rounds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +122,7 @@ class Handshake:
         model_fingerprint: Identity of the model for layer profiles.
         profile_id: Layer profile in force; empty when none is loaded.
         methods: Methods that this engine can honour.
+        prompt_modes: Prompt modes that this engine can honour.
     """
 
     plugin_version: str
@@ -119,4 +135,5 @@ class Handshake:
     dtype: str
     model_fingerprint: str
     profile_id: str = ""
-    methods: tuple[Method, ...] = field(default_factory=tuple)
+    methods: tuple[Method, ...] = ()
+    prompt_modes: tuple[PromptModeName, ...] = ("pinned",)

@@ -1,0 +1,219 @@
+"""The per-step driver: which requests round now, and what that does to SGLang's bookkeeping.
+
+One per scheduler process. It owns every request's state, the cell tables and the query windows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from reasonalloc.profile import LayerProfile
+from reasonserve.engine.messages import REPORT_KEY, KvRequest, RoundEvent
+from reasonserve.engine.requests import RequestState, parse_kv_request
+from reasonserve.engine.rounds import RoundInput, RoundOutput, run_round
+from reasonserve.engine.tables import CellTables, QueryWindows
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+
+    from reasonserve.engine.pool import OneTensorPool
+    from reasonserve.engine.settings import EngineSettings
+
+_FULL = KvRequest(method="full", budget_tokens=0)
+
+
+class Compressor:
+    """Compresses the requests of one scheduler process.
+
+    Attributes:
+        tables: Cell tables of the requests that had a round.
+        windows: Query windows of the requests that near one.
+    """
+
+    def __init__(
+        self,
+        pool: OneTensorPool,
+        req_to_token: torch.Tensor,
+        num_heads: int,
+        settings: EngineSettings,
+        profile: LayerProfile | None,
+    ) -> None:
+        device = pool.k_cells.device
+        self.pool = pool
+        self.settings = settings
+        self.profile = profile
+        self.tables = CellTables(pool.layer_num, pool.head_num, device)
+        self.windows = QueryWindows(pool.layer_num, settings.window_tokens, num_heads, pool.head_dim, pool.k_cells[:0])
+        self._req_to_token = req_to_token
+        self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
+        self._by_pool_row: dict[int, RequestState] = {}
+        weights = profile.layer_weights() if profile is not None else None
+        self._layer_weights_L = None if weights is None else torch.tensor(weights, device=device)
+
+    def state_of(self, req: Req) -> RequestState:
+        """Returns a request's state, made at its first prefill.
+
+        A request whose options cannot be honoured is ended with the reason; it never decodes uncompressed.
+        """
+        state = self._states.get(req)
+        if state is None:
+            try:
+                kv = parse_kv_request(req.sampling_params.custom_params) or _FULL
+                self._refuse_unsupported(kv)
+            except ValueError as error:
+                kv = _FULL
+                _abort(req, str(error))
+            state = RequestState(kv=kv, prompt_slots=len(req.origin_input_ids))
+            self._states[req] = state
+        return state
+
+    def state_in_row(self, pool_row: int) -> RequestState | None:
+        """Returns the state of the request that holds a row of ``req_to_token``, or None."""
+        return self._by_pool_row.get(pool_row)
+
+    def after_prefill_layout(self, batch: ScheduleBatch) -> None:
+        """Checks new requests' options and counts their prompts, before the prefill runs."""
+        for req in batch.reqs:
+            state = self.state_of(req)
+            held = req.kv.kv_allocated_len - req.cached_tokens
+            state.peak_slots = max(state.peak_slots, held)
+            _attach(req, len(req.output_ids), held, state.peak_slots, None)
+
+    def before_decode(self, batch: ScheduleBatch) -> None:
+        """Runs the rounds that are due, before SGLang stores the next token of each request."""
+        shrunk: dict[int, int] = {}
+        for i, req in enumerate(batch.reqs):
+            state = self.state_of(req)
+            self._by_pool_row[req.kv.req_pool_idx] = state
+            private = req.kv.kv_allocated_len - req.cached_tokens
+            state.peak_slots = max(state.peak_slots, private)
+            event = None
+            if state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens):
+                event = self._round(req, state, batch.tree_cache)
+                shrunk[i] = req.kv.kv_allocated_len
+            self._capture_ahead(state, req.kv.kv_allocated_len)
+            self._report(req, state, event)
+        if shrunk:
+            _set_lengths(batch, shrunk)
+
+    def release(self, req: Req) -> None:
+        """Takes back what a request holds here; called whenever SGLang gives its KV memory back."""
+        state = self._states.get(req)
+        if state is None:
+            return
+        self._by_pool_row.pop(req.kv.req_pool_idx, None)
+        if state.table_row >= 0:
+            self.tables.give_back(state.table_row)
+        if state.window_row >= 0:
+            self.windows.give_back(state.window_row)
+        state.table_row = state.window_row = -1
+        state.released_slots = 0
+
+    def _refuse_unsupported(self, kv: KvRequest) -> None:
+        if kv.method == "reasonalloc" and self._layer_weights_L is None:
+            raise ValueError("kv.method is 'reasonalloc' but no layer profile is loaded; activate one or use 'r-kv'.")
+
+    def _capture_ahead(self, state: RequestState, allocated: int) -> None:
+        if state.window_row < 0 and state.captures_next(allocated + 1, self.settings.window_tokens):
+            state.window_row = self.windows.take()
+            state.window_start = allocated
+
+    def _round(self, req: Req, state: RequestState, tree_cache: Any) -> RoundEvent:
+        started, unix_time_s = time.perf_counter(), time.time()
+        allocated = req.kv.kv_allocated_len
+        pinned, kept_until = state.prompt_slots, state.prompt_slots + state.kv.budget_tokens
+        row_slots = self._req_to_token[req.kv.req_pool_idx]
+        output = self._compress(state, row_slots, allocated)
+        capacity = kept_until + state.kv.buffer_tokens + output.cells_LHN.shape[-1]
+        if state.table_row < 0:
+            state.table_row = self.tables.take(capacity)
+        self.tables.write(state.table_row, self.pool.cell_ids(row_slots[:pinned]), output.cells_LHN, output.lengths_LH)
+        tree_cache.free_kv_row(req.kv, [(kept_until, allocated)])
+        req.kv.kv_allocated_len = req.kv.kv_committed_len = kept_until
+        # The row no longer spells the token ids; the prompt is in the tree already.
+        req.skip_radix_cache_insert = True
+        self.windows.give_back(state.window_row)
+        state.window_row = -1
+        state.num_rounds += 1
+        tail = allocated - kept_until
+        event = self._event(output, unix_time_s, allocated + state.released_slots - pinned, tail, started)
+        state.released_slots += tail
+        return event
+
+    def _compress(self, state: RequestState, row_slots: torch.Tensor, allocated: int) -> RoundOutput:
+        """Collects a request's candidates and runs the round on them."""
+        pinned, budget = state.prompt_slots, state.kv.budget_tokens
+        tail = allocated - pinned - budget
+        if state.table_row < 0:
+            cells_LHN = self.pool.cell_ids(row_slots[pinned:allocated])
+            owned_LH = torch.full(cells_LHN.shape[:2], budget, device=cells_LHN.device)
+        else:
+            owned_LH = self.tables.owned[state.table_row]
+            longest = int(owned_LH.max()) + tail
+            cells_LHN = self.tables.cells[state.table_row, :, :, pinned : pinned + longest]
+        work = RoundInput(
+            queries_LWQD=self.windows.oldest_first(state.window_row, state.captured(allocated)),
+            cells_LHN=cells_LHN,
+            lengths_LH=owned_LH + tail,
+            owned_LH=owned_LH,
+            budget=budget,
+        )
+        return run_round(
+            state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self._layer_weights_L, self.settings
+        )
+
+    def _event(
+        self, output: RoundOutput, unix_time_s: float, output_tokens: int, tail: int, started: float
+    ) -> RoundEvent:
+        cells_per_slot = self.pool.layer_num * self.pool.head_num
+        return RoundEvent(
+            unix_time_s=unix_time_s,
+            output_tokens=output_tokens,
+            kept_cells=int(output.lengths_LH.sum()),
+            evicted_cells=tail * cells_per_slot,
+            seconds=time.perf_counter() - started,
+            layer_budgets=tuple(output.lengths_LH.double().mean(-1).tolist()),
+            head_min=int(output.lengths_LH.min()),
+            head_max=int(output.lengths_LH.max()),
+        )
+
+    def _report(self, req: Req, state: RequestState, event: RoundEvent | None) -> None:
+        held = req.kv.kv_allocated_len + 1 - req.cached_tokens
+        state.peak_slots = max(state.peak_slots, held)
+        token_index = req.kv.kv_allocated_len + state.released_slots - state.prompt_slots + 1
+        _attach(req, token_index, held, state.peak_slots, event)
+
+
+def _attach(req: Req, token_index: int, held: int, peak: int, event: RoundEvent | None) -> None:
+    """Attaches counters to an output token; SGLang carries them to the replica.
+
+    Every token needs an entry from the first one on: SGLang slices the list by token.
+    """
+    if req.customized_info is None:
+        req.customized_info = {}
+    steps = req.customized_info.setdefault(REPORT_KEY, [])
+    del steps[token_index:]
+    steps.extend([None] * (token_index - len(steps)))
+    steps.append({"held": held, "peak": peak, "round": None if event is None else asdict(event)})
+
+
+def _set_lengths(batch: ScheduleBatch, shrunk: dict[int, int]) -> None:
+    """Gives a batch the new lengths of its rows, on fresh tensors: the old ones may still be read."""
+    rows = torch.tensor(list(shrunk), device=batch.seq_lens.device)
+    lengths = torch.tensor(list(shrunk.values()), device=batch.seq_lens.device)
+    batch.seq_lens = batch.seq_lens.index_copy(0, rows, lengths.to(batch.seq_lens.dtype))
+    batch.seq_lens_cpu = batch.seq_lens_cpu.index_copy(0, rows.cpu(), lengths.cpu().to(batch.seq_lens_cpu.dtype))
+    batch.seq_lens_sum = None
+
+
+def _abort(req: Req, message: str) -> None:
+    from http import HTTPStatus
+
+    from sglang.srt.managers.schedule_batch import FINISH_ABORT
+
+    req.to_finish = FINISH_ABORT(message, status_code=HTTPStatus.BAD_REQUEST, err_type="BadRequestError")

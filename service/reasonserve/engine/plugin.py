@@ -1,0 +1,95 @@
+"""SGLang's entry point into ReasonServe: registers the attention backend and the hooks.
+
+SGLang swallows what goes wrong here and would serve uncompressed; ``Handshake`` is how a replica notices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reasonserve.engine import seams
+from reasonserve.engine.messages import HANDSHAKE_KEY
+
+if TYPE_CHECKING:
+    from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+    from sglang.srt.managers.scheduler import Scheduler
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+    from sglang.srt.model_executor.model_runner import ModelRunner
+    from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+
+    from reasonserve.engine.attention import CellAttention
+    from reasonserve.engine.compressor import Compressor
+
+_compressor: Compressor | None = None
+"""This process's compressor; set when SGLang builds the attention backend, None in processes without a model."""
+
+
+def install() -> None:
+    """Registers everything; SGLang calls it once in each of its processes."""
+    from sglang.srt.layers.attention.attention_registry import register_attention_backend
+
+    register_attention_backend("reasonalloc")(_create_attention)
+    seams.register(
+        {
+            seams.POOL: _use_one_tensor_pool,
+            seams.PREFILL: _admit_after_prefill_is_laid_out,
+            seams.ROUNDS: _round_before_decode,
+            seams.POSITIONS: _use_true_positions,
+            seams.SEEDS: _keep_seeds,
+            seams.RELEASE: _release_rows,
+            seams.HANDSHAKE: _add_handshake,
+        }
+    )
+
+
+def _create_attention(runner: ModelRunner) -> CellAttention:
+    from reasonserve.engine.attention import CellAttention
+    from reasonserve.engine.setup import build_compressor
+
+    global _compressor
+    _compressor = build_compressor(runner)
+    return CellAttention(runner, _compressor)
+
+
+def _use_one_tensor_pool(result: type, *_: Any, kind: str, **__: Any) -> type | None:
+    from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
+
+    from reasonserve.engine.pool import OneTensorPool
+
+    return OneTensorPool if kind == "mha" and result is MHATokenToKVPool else None
+
+
+def _admit_after_prefill_is_laid_out(_: None, batch: ScheduleBatch, *__: Any, **___: Any) -> None:
+    if _compressor is not None:
+        _compressor.after_prefill_layout(batch)
+
+
+def _round_before_decode(batch: ScheduleBatch, *_: Any, **__: Any) -> None:
+    if _compressor is not None:
+        _compressor.before_decode(batch)
+
+
+def _use_true_positions(result: ForwardBatch, *_: Any, **__: Any) -> None:
+    if _compressor is not None and result.forward_mode.is_decode():
+        result.positions = (result.orig_seq_lens - 1).clamp(min=0).to(result.positions.dtype)
+
+
+def _keep_seeds(result: SamplingBatchInfo, _: type, batch: ScheduleBatch, *__: Any, **___: Any) -> None:
+    seeds = [req.sampling_params.sampling_seed or 0 for req in batch.reqs]
+    result.sampling_seed = torch.tensor(seeds, dtype=torch.int64, device=result.temperatures.device)
+
+
+def _release_rows(req: Req, *_: Any, **__: Any) -> None:
+    if _compressor is not None:
+        _compressor.release(req)
+
+
+def _add_handshake(result: dict[str, Any], scheduler: Scheduler) -> dict[str, Any]:
+    from reasonserve.engine.setup import handshake
+
+    if _compressor is not None:
+        result[HANDSHAKE_KEY] = asdict(handshake(_compressor))
+    return result

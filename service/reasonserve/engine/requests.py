@@ -1,0 +1,95 @@
+"""What the engine knows of one request's KV memory, and when it may be compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reasonserve.engine.messages import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, KvRequest
+
+
+def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | None:
+    """Reads a request's KV options.
+
+    Returns:
+        The options, or None where the request carries none (SGLang's own probes).
+
+    Raises:
+        ValueError: The options cannot be honoured; says which and what is allowed.
+    """
+    data = (custom_params or {}).get(CUSTOM_PARAMS_KEY)
+    if data is None:
+        return None
+    try:
+        request = KvRequest(**data)
+    except TypeError as error:
+        raise ValueError(f"The KV options {sorted(data)} are not those of this engine; restart the replica.") from error
+    if request.method not in METHODS:
+        raise ValueError(f"kv.method is {request.method!r}; allowed: {', '.join(METHODS)}.")
+    if request.prompt_mode != "pinned":
+        raise ValueError(f"kv.prompt_mode is {request.prompt_mode!r}; this engine serves 'pinned'.")
+    if request.method != "full" and request.budget_tokens < MIN_BUDGET_TOKENS:
+        raise ValueError(f"kv.budget_tokens is {request.budget_tokens}; allowed: {MIN_BUDGET_TOKENS} or more.")
+    return request
+
+
+@dataclass(slots=True)
+class RequestState:
+    """One request's KV memory. Owned by ``Compressor``; lives as long as SGLang's request object.
+
+    The request's row in ``req_to_token`` is ``[P pinned | S owned | T tail]`` once a round ran, and
+    dense before.
+
+    Attributes:
+        kv: The request's options.
+        prompt_slots: P, slots that rounds never touch.
+        table_row: Row in the cell tables; -1 before the first round and after release.
+        window_row: Row in the query windows; -1 while none is held.
+        window_start: Length of the request's row when its window was taken; queries are captured from there on.
+        released_slots: Tail slots given back over all rounds.
+        num_rounds: Rounds so far.
+        peak_slots: Most private slots held at once.
+    """
+
+    kv: KvRequest
+    prompt_slots: int
+    table_row: int = -1
+    window_row: int = -1
+    window_start: int = 0
+    released_slots: int = 0
+    num_rounds: int = 0
+    peak_slots: int = 0
+
+    @property
+    def compressible(self) -> bool:
+        """Whether rounds may ever run."""
+        return self.kv.method != "full"
+
+    def tail_slots(self, allocated_slots: int) -> int:
+        """Returns T, the slots past the pinned prefix and the owned ones; negative while S is not reached.
+
+        Args:
+            allocated_slots: Length of the request's row.
+        """
+        return allocated_slots - self.prompt_slots - self.kv.budget_tokens
+
+    def captured(self, allocated_slots: int) -> int:
+        """Returns the queries captured for the next round, those that the ring forgot included."""
+        return allocated_slots - self.window_start if self.window_row >= 0 else 0
+
+    def round_due(self, allocated_slots: int, window: int) -> bool:
+        """Whether a round must run before the next token is stored.
+
+        A request that was recomputed after a retraction starts over with a long tail and no captured
+        queries; its round waits for a full window.
+        """
+        return (
+            self.compressible
+            and self.tail_slots(allocated_slots) >= self.kv.buffer_tokens
+            and self.captured(allocated_slots) >= window
+        )
+
+    def captures_next(self, allocated_slots: int, window: int) -> bool:
+        """Whether the query of the token stored at ``allocated_slots - 1`` is in the next round's window."""
+        return self.compressible and self.tail_slots(allocated_slots) > self.kv.buffer_tokens - window

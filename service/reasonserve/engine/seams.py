@@ -1,0 +1,134 @@
+"""Every place where ReasonServe touches SGLang, as data.
+
+``tests/engine/test_seams.py`` holds this list against the installed wheel: when SGLang moves a symbol or
+changes a parameter, that test fails first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SGLANG_VERSION = "0.5.23"
+
+Kind = Literal["before", "after", "backend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """One touched symbol.
+
+    Attributes:
+        name: How the handshake names it.
+        target: Dotted path of the symbol.
+        kind: Hook before or after it, or a registry that takes our class.
+        parameters: Leading parameters that our hook relies on.
+        why: What breaks without it.
+    """
+
+    name: str
+    target: str
+    kind: Kind
+    parameters: tuple[str, ...]
+    why: str
+
+
+POOL = Seam(
+    "pool",
+    "sglang.srt.mem_cache.kv_cache_configurator.KVCacheConfigurator._resolve_kv_pool_class",
+    "after",
+    ("self", "kind", "default"),
+    "cells need all layers in one tensor",
+)
+ATTENTION = Seam(
+    "attention",
+    "sglang.srt.layers.attention.attention_registry.register_attention_backend",
+    "backend",
+    ("name",),
+    "decode must attend to cells",
+)
+PREFILL = Seam(
+    "prefill",
+    "sglang.srt.managers.schedule_batch.ScheduleBatch.prepare_for_extend",
+    "after",
+    ("self",),
+    "KV options are checked before the first token, and the prompt's slots are counted",
+)
+ROUNDS = Seam(
+    "rounds",
+    "sglang.srt.managers.schedule_batch.ScheduleBatch.prepare_for_decode",
+    "before",
+    ("self",),
+    "rounds run before the next token is stored",
+)
+POSITIONS = Seam(
+    "positions",
+    "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
+    "after",
+    ("cls", "batch", "model_runner"),
+    "RoPE follows the true position, not the row's length",
+)
+SEEDS = Seam(
+    "seeds",
+    "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.from_schedule_batch",
+    "after",
+    ("cls", "batch"),
+    "SGLang drops a request's seed unless the whole engine runs its slow deterministic mode",
+)
+RELEASE = Seam(
+    "release",
+    "sglang.srt.mem_cache.common.release_kv_cache",
+    "before",
+    ("req", "tree_cache"),
+    "table and window rows go back with the request's slots",
+)
+HANDSHAKE = Seam(
+    "handshake",
+    "sglang.srt.managers.scheduler.Scheduler.get_init_info",
+    "after",
+    ("self",),
+    "the replica must know that all of this is in place",
+)
+
+SEAMS: tuple[Seam, ...] = (POOL, ATTENTION, PREFILL, ROUNDS, POSITIONS, SEEDS, RELEASE, HANDSHAKE)
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "sglang.srt.managers.schedule_batch.ReqKvInfo": ("req_pool_idx", "kv_committed_len", "kv_allocated_len"),
+    "sglang.srt.managers.schedule_batch.ScheduleBatch": (
+        "seq_lens",
+        "seq_lens_cpu",
+        "seq_lens_sum",
+        "orig_seq_lens",
+    ),
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("free_kv_row",),
+    "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool": ("_create_buffers_normal",),
+}
+"""Attributes that ReasonServe reads or sets on SGLang's objects, by class."""
+
+
+def register(hooks: dict[Seam, Callable[..., Any]]) -> None:
+    """Registers a hook for each seam of kind ``before`` or ``after``.
+
+    Raises:
+        KeyError: A seam has no hook.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    for seam in SEAMS:
+        if seam.kind != "backend":
+            HookRegistry.register(seam.target, hooks[seam], HookType(seam.kind))
+
+
+def applied() -> tuple[str, ...]:
+    """Returns the names of the seams that are in place in this process.
+
+    SGLang logs and goes on when a hook cannot be applied, so absence here is the only sign.
+    """
+    from sglang.srt.layers.attention.attention_registry import ATTENTION_BACKENDS
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    names = [s.name for s in SEAMS if s.target in HookRegistry._patched]
+    if "reasonalloc" in ATTENTION_BACKENDS:
+        names.append(ATTENTION.name)
+    return tuple(sorted(names))

@@ -1,0 +1,42 @@
+"""What a replica tells the scheduler processes it starts: one JSON document in one environment variable."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, ConfigDict
+
+from reasonserve.engine.messages import SETTINGS_VARIABLE
+
+
+class EngineSettings(BaseModel):
+    """Constants of the compression in one engine.
+
+    Attributes:
+        model_fingerprint: Identity of the model; a profile must name the same.
+        profile_json: Layer profile as uploaded; empty when there is none.
+        window_tokens: Newest queries that score a round, W; the newest tokens that are always kept.
+        score_mix: Weight of importance against redundancy, lambda of R-KV (arXiv 2505.24133).
+        head_power: Exponent of the raw head demand, beta of ReasonAlloc (arXiv 2606.11164).
+        head_floor: Least share of the mean head budget, mu of ReasonAlloc.
+        head_ceiling: Largest multiple of the mean head budget.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_fingerprint: str = ""
+    profile_json: str = ""
+    window_tokens: int = 8
+    score_mix: float = 0.1
+    head_power: float = 0.5
+    head_floor: float = 0.25
+    head_ceiling: float = 2.0
+
+    @classmethod
+    def from_environment(cls) -> EngineSettings:
+        """Reads the variable; absent means defaults.
+
+        Raises:
+            ValueError: The document has unknown keys or wrong values.
+        """
+        return cls.model_validate_json(os.environ.get(SETTINGS_VARIABLE, "{}"))

@@ -1,0 +1,233 @@
+"""The real engine: one ``sglang.Engine`` behind the replica's ``Engine`` protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from reasonserve.config import EngineConfig, ServiceConfig
+from reasonserve.engine.messages import HANDSHAKE_KEY, REPORT_KEY, REQUIRED_SEAMS, SETTINGS_VARIABLE, Handshake
+from reasonserve.errors import InvalidRequestError, StartupError, UnavailableError
+from reasonserve.models.fingerprint import fingerprint
+from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest, Sampling
+
+_STRICT_CHECKS = (
+    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY",
+    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE",
+    "SGLANG_CHECK_KV_PAGE_INVARIANTS",
+)
+
+
+def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> SglangEngine:
+    """Starts SGLang and checks that the plugin is in place.
+
+    Args:
+        config: The cluster's configuration.
+        model_path: Folder of the model.
+        profile_json: Layer profile as uploaded; None serves without layer budgets.
+
+    Raises:
+        StartupError: SGLang did not start, or would serve uncompressed.
+    """
+    settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
+    environment = {SETTINGS_VARIABLE: json.dumps(settings)}
+    if config.engine.strict_checks:
+        environment |= dict.fromkeys(_STRICT_CHECKS, "1")
+    os.environ.update(environment)
+    import sglang
+
+    try:
+        with _without_signal_handlers():
+            engine = sglang.Engine(**engine_arguments(config.engine, model_path))
+    except (Exception, SystemExit) as error:
+        raise StartupError(f"SGLang did not start: {error}. The replica's log has the whole story.") from error
+    info = engine._scheduler_init_result.scheduler_infos[0]
+    try:
+        return SglangEngine(engine, check_handshake(info.get(HANDSHAKE_KEY)))
+    except StartupError:
+        engine.shutdown()
+        raise
+
+
+def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
+    """Returns SGLang's arguments for a configuration."""
+    return {
+        "model_path": model_path,
+        "dtype": config.dtype,
+        "device": "cpu",
+        "prefill_attention_backend": "torch_native",
+        "decode_attention_backend": "reasonalloc",
+        "grammar_backend": "none",
+        "page_size": 1,
+        "max_total_tokens": config.pool_slots,
+        "context_length": config.context_length,
+        "random_seed": config.random_seed,
+        "skip_server_warmup": True,
+        "incremental_streaming_output": True,
+        "enable_cache_report": True,
+        "log_level": "warning",
+    }
+
+
+def check_handshake(data: Mapping[str, Any] | None) -> Handshake:
+    """Rebuilds a scheduler's handshake.
+
+    Raises:
+        StartupError: There is none, or seams are missing from it.
+    """
+    if data is None:
+        raise StartupError(
+            "SGLang started without ReasonServe's plugin and would serve uncompressed. Unset SGLANG_PLUGINS, or add "
+            "'reasonserve' to it, and see that this Python has reasonserve installed."
+        )
+    lists = {key: tuple(data[key]) for key in ("seams", "methods", "prompt_modes")}
+    handshake = Handshake(**{**data, **lists})
+    if missing := sorted(set(REQUIRED_SEAMS) - set(handshake.seams)):
+        raise StartupError(
+            f"SGLang applied the seams {', '.join(handshake.seams)} but not {', '.join(missing)}: this SGLang release "
+            "does not fit. Install the release that the lock file names."
+        )
+    return handshake
+
+
+class SglangEngine:
+    """One ``sglang.Engine``; its processes are children of this one."""
+
+    def __init__(self, engine: Any, handshake: Handshake) -> None:
+        self._engine = engine
+        self._manager = engine.tokenizer_manager
+        self._tokenizer = engine.tokenizer_manager.tokenizer
+        self._handshake = handshake
+        self._children = [psutil.Process(pid) for pid in engine.get_all_child_pids()]
+
+    @property
+    def handshake(self) -> Handshake:
+        """What the scheduler process said at start-up."""
+        return self._handshake
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and output together."""
+        return int(self._manager.model_config.context_len)
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids lie in [0, vocab_size)."""
+        return int(self._manager.model_config.vocab_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of raw text."""
+        return list(self._tokenizer.encode(text))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the token ids of messages under the model's chat template."""
+        if not self._tokenizer.chat_template:
+            raise InvalidRequestError("The model has no chat template; send 'prompt' or 'tokens'.", field="chat")
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                [dict(m) for m in messages], tokenize=True, add_generation_prompt=True, return_dict=False
+            )
+        except Exception as error:  # templates raise whatever their Jinja code raises
+            raise InvalidRequestError(
+                f"The model's chat template refuses these messages: {error}", field="chat.messages"
+            ) from error
+        return list(ids)
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
+        """Yields the output as it grows; closing the generator aborts the request in the engine."""
+        finished = False
+        chunk = EngineChunk(text="", token_ids=())
+        stream = await self._engine.async_generate(
+            input_ids=list(request.input_ids),
+            sampling_params=_sampling_params(request),
+            rid=request.request_id,
+            cache_salt=request.cache_salt or None,
+            stream=True,
+        )
+        try:
+            async for output in stream:
+                chunk = _chunk(output, chunk)
+                finished = chunk.finish_reason != ""
+                yield chunk
+        except ValueError as error:
+            finished = True
+            raise InvalidRequestError(f"The engine refuses the request: {error}") from error
+        finally:
+            if not finished:
+                self._manager.abort_request(rid=request.request_id)
+
+    async def load(self) -> EngineLoad:
+        """Returns how full the engine is, as its scheduler last published it."""
+        await self.check_health()
+        loads = await self._manager.get_loads(include=["core"])
+        return EngineLoad(used_slots=sum(load.num_used_tokens for load in loads))
+
+    async def check_health(self) -> None:
+        """Returns if every process of the engine is alive."""
+        for child in self._children:
+            if not child.is_running() or child.status() == psutil.STATUS_ZOMBIE:
+                raise UnavailableError("A process of the engine has died; the replica is being replaced.")
+
+    def shutdown(self) -> None:
+        """Ends every process of the engine."""
+        self._engine.shutdown()
+
+
+def _sampling_params(request: EngineRequest) -> dict[str, Any]:
+    sampling: Sampling = request.sampling
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_new_tokens": sampling.max_new_tokens,
+        "stop": list(sampling.stop) or None,
+        "ignore_eos": sampling.ignore_eos,
+        "sampling_seed": secrets.randbits(62) if sampling.seed is None else sampling.seed,
+        "custom_params": request.kv.to_custom_params(),
+    }
+
+
+def _chunk(output: Mapping[str, Any], before: EngineChunk) -> EngineChunk:
+    """Translates one message of SGLang's incremental stream.
+
+    Raises:
+        InvalidRequestError: The scheduler ended the request because it cannot honour it.
+        UnavailableError: The scheduler ended the request for another reason.
+    """
+    meta = output["meta_info"]
+    reason = meta["finish_reason"] or {"type": ""}
+    if reason["type"] == "abort":
+        kind = InvalidRequestError if reason.get("status_code") == 400 else UnavailableError
+        raise kind(f"The engine ended the request: {reason.get('message')}")
+    counters = before.kv
+    for step in meta.get(REPORT_KEY) or ():
+        if step is not None:
+            counters = counters.updated(step)
+    return EngineChunk(
+        text=output["text"],
+        token_ids=tuple(output["output_ids"]),
+        finish_reason=reason["type"],
+        input_tokens=meta["prompt_tokens"],
+        cached_tokens=meta["cached_tokens"],
+        output_tokens=meta["completion_tokens"],
+        kv=counters,
+    )
+
+
+@contextmanager
+def _without_signal_handlers() -> Iterator[None]:
+    """Keeps SGLang from installing handlers: a Serve replica runs this off the main thread, where that raises."""
+    install = signal.signal
+    signal.signal = lambda *_: None  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        signal.signal = install

@@ -1,5 +1,4 @@
 """What a compaction decides."""
-# ruff: noqa: N815  the fields end in their axes
 
 from dataclasses import dataclass
 

@@ -1,0 +1,235 @@
+"""Layer profiles: what each layer of one model needs, measured offline. No torch, no numpy.
+
+A profile is a small JSON document, closed (no unknown keys), made once per model and never edited. Its
+id is a hash of the canonical text, so equal ids mean equal profiles.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from reasonalloc.errors import ProfileError
+
+FORMAT_VERSION = 1
+PROFILE_RHOS = (0.8, 0.9, 0.93, 0.95, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerProfile:
+    """What each layer of one model needs, as ReasonAlloc (arXiv 2606.11164, section 5.2) uses it.
+
+    Attributes:
+        model_fingerprint: Identity of the weights and config that were measured.
+        model_name: For people.
+        num_layers: Layers of the model.
+        num_kv_heads: Kv heads of each layer.
+        demand: Mean number of tokens, as a share of the context, that cover ``rho`` of a layer's
+            attention; one per layer, only ratios matter.
+        demand_by_rho: The same for each of ``PROFILE_RHOS``, to judge how stable the shape is.
+        gamma: Power that evens out demands.
+        floor: Least share of a layer, as a fraction of the mean share.
+        ceiling: Greatest share of a layer, as a multiple of the mean share.
+        rho: Share of the attention that ``demand`` covers.
+        probes_digest: Hash of the prompts that were measured.
+        created: ISO date.
+        tool_version: Version of the tool that measured.
+        format_version: Of this document.
+
+    Raises:
+        ProfileError: A value is out of range, or values contradict each other.
+    """
+
+    model_fingerprint: str
+    model_name: str
+    num_layers: int
+    num_kv_heads: int
+    demand: tuple[float, ...]
+    demand_by_rho: Mapping[float, tuple[float, ...]]
+    probes_digest: str
+    created: str
+    tool_version: str
+    gamma: float = 0.5
+    floor: float = 0.25
+    ceiling: float = 2.0
+    rho: float = 0.93
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        # One spelling per value, so that equal profiles have equal text.
+        for name in ("gamma", "floor", "ceiling", "rho"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        by_rho = {float(rho): tuple(map(float, demand)) for rho, demand in self.demand_by_rho.items()}
+        object.__setattr__(self, "demand", tuple(map(float, self.demand)))
+        object.__setattr__(self, "demand_by_rho", by_rho)
+        _check_identity(self)
+        _check_constants(self)
+        _check_demands(self)
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def to_json(self) -> str:
+        """The canonical text: sorted keys, two spaces of indent, a newline at the end."""
+        document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        document["demand_by_rho"] = {repr(rho): demand for rho, demand in self.demand_by_rho.items()}
+        return json.dumps(document, sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "LayerProfile":
+        """Reads a profile.
+
+        Raises:
+            ProfileError: Not JSON, unknown, missing or repeated keys, or wrong types or values.
+        """
+        document = _load_object(text)
+        version = document.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise ProfileError(
+                f"profile has format_version {version!r}; give {FORMAT_VERSION}, or calibrate the model again"
+            )
+        fields = dataclasses.fields(cls)
+        names = {field.name for field in fields}
+        unknown, missing = sorted(document.keys() - names), sorted(names - document.keys())
+        if unknown or missing:
+            raise ProfileError(
+                f"profile has unknown keys {unknown} and lacks keys {missing}; "
+                f"give exactly {', '.join(sorted(names))}, or calibrate the model again"
+            )
+        return cls(**{field.name: _READERS[field.type](field.name, document[field.name]) for field in fields})
+
+    @property
+    def profile_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical text."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def layer_weights(self) -> tuple[float, ...]:
+        """Smoothed demand of each layer, ``demand ** gamma``, with mean 1."""
+        smoothed = [demand**self.gamma for demand in self.demand]
+        mean = math.fsum(smoothed) / len(smoothed)
+        return tuple(weight / mean for weight in smoothed)
+
+    def check_fits(self, num_layers: int, num_kv_heads: int, model_fingerprint: str) -> None:
+        """Checks that the profile was made for a model.
+
+        Raises:
+            ProfileError: It was made for another one.
+        """
+        expected = {
+            "num_layers": num_layers,
+            "num_kv_heads": num_kv_heads,
+            "model_fingerprint": model_fingerprint,
+        }
+        for name, allowed in expected.items():
+            given = getattr(self, name)
+            if given != allowed:
+                raise ProfileError(
+                    f"profile {self.profile_id} of {self.model_name} has {name} {given}, but the model has {allowed}; "
+                    "activate a profile that was calibrated on this model"
+                )
+
+
+def _check_identity(profile: LayerProfile) -> None:
+    for name in ("model_fingerprint", "model_name", "probes_digest", "tool_version"):
+        if not getattr(profile, name):
+            raise ProfileError(f"{name} is empty; give a value")
+    try:
+        date.fromisoformat(profile.created)
+    except ValueError:
+        raise ProfileError(f"created is {profile.created!r}; give a date such as 2026-01-31") from None
+
+
+def _check_constants(profile: LayerProfile) -> None:
+    if profile.format_version != FORMAT_VERSION:
+        raise ProfileError(f"format_version is {profile.format_version!r}; give {FORMAT_VERSION}")
+    if profile.num_layers < 1 or profile.num_kv_heads < 1:
+        raise ProfileError(
+            f"num_layers is {profile.num_layers} and num_kv_heads {profile.num_kv_heads}; give at least 1 of each"
+        )
+    if not 0 <= profile.gamma <= 1:
+        raise ProfileError(f"gamma is {profile.gamma}; give 0 to 1")
+    if not 0 <= profile.floor <= 1 <= profile.ceiling < math.inf:
+        raise ProfileError(f"floor is {profile.floor} and ceiling {profile.ceiling}; give 0 <= floor <= 1 <= ceiling")
+
+
+def _check_demands(profile: LayerProfile) -> None:
+    given = sorted(profile.demand_by_rho)
+    if given != list(PROFILE_RHOS) or profile.rho not in given:
+        raise ProfileError(
+            f"demand_by_rho has {given} and rho is {profile.rho}; give {list(PROFILE_RHOS)}, and rho as one of them"
+        )
+    for rho, demand in profile.demand_by_rho.items():
+        if len(demand) != profile.num_layers:
+            raise ProfileError(
+                f"demand at rho {rho} has {len(demand)} values; give one for each of {profile.num_layers}"
+            )
+        for layer, value in enumerate(demand):
+            if not 0 < value < math.inf:
+                raise ProfileError(f"demand at rho {rho} of layer {layer} is {value}; give a finite value above 0")
+    if profile.demand != profile.demand_by_rho[profile.rho]:
+        raise ProfileError(f"demand is not demand_by_rho at rho {profile.rho}; give the same values")
+
+
+def _load_object(text: str) -> dict[str, object]:
+    try:
+        document = json.loads(text, object_pairs_hook=_without_repeats)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ProfileError(f"profile is not JSON: {error}; give the text that calibration wrote") from None
+    if not isinstance(document, dict):
+        raise ProfileError(f"profile is a JSON {type(document).__name__}; give an object")
+    return document
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+        raise ProfileError(f"profile repeats the keys {repeated}; give each once")
+    return document
+
+
+def _read_str(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ProfileError(f"{name} is {value!r}; give a string")
+    return value
+
+
+def _read_int(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProfileError(f"{name} is {value!r}; give an integer")
+    return value
+
+
+def _read_float(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ProfileError(f"{name} is {value!r}; give a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ProfileError(f"{name} is too large for a number; give a finite value") from None
+
+
+def _read_floats(name: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise ProfileError(f"{name} is {value!r}; give a list of numbers")
+    return tuple(_read_float(f"{name}[{index}]", item) for index, item in enumerate(value))
+
+
+def _read_floats_by_rho(name: str, value: object) -> dict[float, tuple[float, ...]]:
+    expected = [repr(rho) for rho in PROFILE_RHOS]
+    if not isinstance(value, dict) or sorted(value) != expected:
+        raise ProfileError(f"{name} is not an object with the keys {expected}; give one list for each")
+    return {float(rho): _read_floats(f"{name}.{rho}", demand) for rho, demand in value.items()}
+
+
+_READERS: dict[object, Callable[[str, object], Any]] = {
+    str: _read_str,
+    int: _read_int,
+    float: _read_float,
+    tuple[float, ...]: _read_floats,
+    Mapping[float, tuple[float, ...]]: _read_floats_by_rho,
+}

@@ -1,0 +1,1 @@
+"""The local stack: one machine, one supervisor process, every part as in a cluster."""

@@ -1,0 +1,100 @@
+"""Ray and Ray Serve on this machine, for one stack."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from reasonserve.config import ServiceConfig, TelemetryConfig
+from reasonserve.errors import StartupError
+from reasonserve.telemetry.settings import node_environment
+
+OBJECT_STORE_BYTES = 200 << 20
+"""Requests and tokens are small; Ray's default takes a third of the machine's memory."""
+SPARE_CPUS = 1.0
+"""For the gateway, on top of the replicas' cores."""
+APPLICATION = "reasonserve"
+
+
+def environment(telemetry: TelemetryConfig, trace_file: Path) -> dict[str, str]:
+    """Returns the variables that every process of the stack must have before Ray starts."""
+    return node_environment(
+        trace_file=telemetry.trace_file or trace_file,
+        otlp_endpoint=telemetry.otlp_endpoint,
+        sampling_ratio=telemetry.sampling_ratio,
+    ) | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Idle OpenMP threads must sleep: spinning starves the other processes on a small machine.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
+def start(config: ServiceConfig) -> None:
+    """Starts Ray and Ray Serve with its gRPC proxy.
+
+    Call it on the main thread, with `environment` applied: Ray's processes end with the thread
+    that started them, and Serve reads its variables when it is imported.
+    """
+    import ray
+    from ray import serve
+
+    from reasonserve.app import serve_options
+
+    ray.init(
+        address="local",
+        num_cpus=config.replicas.count * config.replicas.num_cpus + SPARE_CPUS,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    serve.start(**serve_options(config))
+
+
+def deploy(config: ServiceConfig, *, admin_token_file: Path, model_path: Path, engine_factory: str) -> None:
+    """Deploys the gateway and its replicas; returns when they serve.
+
+    Raises:
+        StartupError: A replica did not start; says the engine's own reason.
+    """
+    from ray import serve
+
+    from reasonserve.app import build_app
+
+    application = build_app(
+        config,
+        controller_endpoint=config.controller.endpoint,
+        admin_token_file=str(admin_token_file),
+        model_path=str(model_path),
+        engine_factory=engine_factory,
+    )
+    try:
+        serve.run(application, name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise StartupError(f"The engine did not start: {deployment_reason(_message())}") from error
+
+
+def _message() -> str:
+    """Returns what Ray Serve says of the application and its deployments."""
+    from ray import serve
+
+    overview = serve.status().applications[APPLICATION]
+    return "\n".join([overview.message, *(d.message for d in overview.deployments.values())])
+
+
+def deployment_reason(message: str) -> str:
+    """Returns the line of a Ray Serve status message that names the error, without its traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if line.split(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
+    return (errors or lines or ["no reason was given"])[-1]
+
+
+def stop() -> None:
+    """Ends Serve, then Ray."""
+    import ray
+    from ray import serve
+
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()

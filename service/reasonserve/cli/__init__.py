@@ -1,0 +1,1 @@
+"""The command line: ``reasonserve VERB``. Imports no torch, ray or sglang."""

@@ -1,0 +1,134 @@
+"""``generate``: one prompt through the gateway."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from reasonserve.api.v1 import generation_service_pb2 as pb
+from reasonserve.cli import client, options, tracing
+from reasonserve.cli.output import err, out, print_json
+from reasonserve.telemetry.tracing import root_span, trace_id_of
+
+
+class Method(StrEnum):
+    """How a budget is spent."""
+
+    REASONALLOC = "reasonalloc"
+    R_KV = "r-kv"
+    FULL = "full"
+
+
+class PromptMode(StrEnum):
+    """What happens to the prompt."""
+
+    PINNED = "pinned"
+    EVICTABLE = "evictable"
+
+    @property
+    def message(self) -> pb.PromptMode:
+        """The protocol's value."""
+        return pb.PROMPT_MODE_PINNED if self is PromptMode.PINNED else pb.PROMPT_MODE_EVICTABLE
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    chat: Annotated[
+        bool, typer.Option("--chat/--raw", help="Use the model's chat template, or the text as is.")
+    ] = True,
+    budget: Annotated[
+        int | None, typer.Option("--budget", help="KV budget, tokens per layer and kv head. Default: the tenant's.")
+    ] = None,
+    method: Annotated[Method, typer.Option("--method", help="How the budget is spent.")] = Method.REASONALLOC,
+    prompt_mode: Annotated[
+        PromptMode, typer.Option("--prompt-mode", help="Keep the prompt whole, or let it compete.")
+    ] = PromptMode.PINNED,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")] = 0.6,
+    seed: Annotated[int | None, typer.Option("--seed", help="Makes the sampling reproducible.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of the answer.")] = False,
+    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")] = True,
+    trace: Annotated[bool, typer.Option("--trace", help="Print the request's trace afterwards.")] = False,
+    as_json: options.AsJson = False,
+    endpoint: options.Endpoint = None,
+    api_key: options.ApiKey = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Generate text with a bounded KV cache; prints the text, then what the cache did."""
+    request = build_request(
+        sys.stdin.read() if prompt == "-" else prompt,
+        chat=chat,
+        budget=budget,
+        method=method.value,
+        prompt_mode=prompt_mode.message,
+        sampling=sampling(max_new_tokens, temperature, seed, ignore_eos),
+    )
+    spans = tracing.trace_file(state_dir)
+    with (
+        tracing.traced(spans) as provider,
+        client.gateway(client.gateway_endpoint(endpoint, state_dir), api_key) as gateway,
+        root_span(provider) as span,
+    ):
+        trace_id = trace_id_of(span)
+        response = _receive(gateway, request, stream=stream, echo=not as_json)
+    if as_json:
+        print_json(response)
+    else:
+        err.print(f"\n{summary(response)}\nRequest {response.request_id}, trace {trace_id}", style="dim")
+    if trace:
+        out.print(tracing.tree_of(spans, trace_id))
+
+
+def sampling(max_new_tokens: int, temperature: float, seed: int | None, ignore_eos: bool) -> pb.SamplingOptions:
+    """Returns sampling options."""
+    return pb.SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, ignore_eos=ignore_eos)
+
+
+def build_request(
+    prompt: str,
+    *,
+    chat: bool,
+    budget: int | None,
+    method: str,
+    prompt_mode: pb.PromptMode,
+    sampling: pb.SamplingOptions,
+) -> pb.GenerateRequest:
+    """Returns a request for one prompt."""
+    turn = pb.ChatInput(messages=[pb.ChatMessage(role="user", content=prompt)])
+    given: dict[str, Any] = {"chat": turn} if chat else {"prompt": prompt}
+    kv = pb.KvOptions(budget_tokens=budget, method=method, prompt_mode=prompt_mode)
+    return pb.GenerateRequest(**given, sampling=sampling, kv=kv)
+
+
+def _receive(gateway: client.Gateway, request: pb.GenerateRequest, *, stream: bool, echo: bool) -> pb.GenerateResponse:
+    """Returns the whole answer, whichever way it comes; prints its text on the way."""
+    if not stream:
+        whole = gateway.generate(request)
+        if echo:
+            _write(whole.text)
+        return whole
+    joined = pb.GenerateResponse()
+    for part in gateway.stream(request):
+        if echo:
+            _write(part.text)
+        text = joined.text + part.text
+        joined.MergeFrom(part)  # Concatenates token_ids and takes the newest of everything else.
+        joined.text = text
+    return joined
+
+
+def _write(text: str) -> None:
+    """Prints model output as it is, without markup, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def summary(response: pb.GenerateResponse) -> str:
+    """Returns one line of what a finished request used."""
+    usage, kv = response.usage, response.kv
+    line = f"{usage.input_tokens} tokens in ({usage.cached_tokens} cached), {usage.output_tokens} out"
+    bounded = f"budget {kv.budget_tokens}, {kv.rounds} rounds, {kv.kept_cells} cells kept, {kv.evicted_cells} evicted"
+    return f"{line}; method {kv.method}, peak {kv.peak_slots} slots" + (f", {bounded}" if kv.budget_tokens else "")

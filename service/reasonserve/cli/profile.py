@@ -1,0 +1,97 @@
+"""``profile``: layer profiles, which spread a request's budget over the model's layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reasonserve.api.v1 import profile_service_pb2 as pb
+from reasonserve.cli import client, options
+from reasonserve.cli.output import out, print_json, table
+from reasonserve.cli.profile_calibrate import calibrate
+from reasonserve.errors import InvalidRequestError
+from reasonserve.stack.profiles import parts
+
+app = typer.Typer(no_args_is_help=True, help="Calibrate, upload and activate layer profiles.")
+app.command(epilog="Example: reasonserve profile calibrate --help")(calibrate)
+
+ProfileId = Annotated[str, typer.Argument(metavar="PROFILE", help="The profile's id, from `profile list`.")]
+
+
+@app.command(epilog="Example: reasonserve profile upload wave.json --activate")
+def upload(
+    file: Annotated[Path, typer.Argument(help="JSON file made by `profile calibrate`.")],
+    activate: Annotated[bool, typer.Option("--activate", help="Make it the one that new engines load.")] = False,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Upload a profile. Uploading the same content twice changes nothing."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"Cannot read {file}: {error.strerror}. Name a profile's JSON file.") from error
+    with client.admin(controller, admin_token, state_dir) as admin:
+        profile = admin.call(admin.services.profiles.UploadProfile, parts(content)).profile
+        if activate:
+            request = pb.ActivateProfileRequest(profile_id=profile.profile_id)
+            profile = admin.call(admin.services.profiles.ActivateProfile, request).profile
+    _show([profile])
+
+
+@app.command("list", epilog="Example: reasonserve profile list")
+def list_profiles(
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List all profiles, newest first."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        listed = admin.call(admin.services.profiles.ListProfiles, pb.ListProfilesRequest())
+    if as_json:
+        print_json(listed)
+    else:
+        _show(listed.profiles)
+
+
+@app.command(epilog="Example: reasonserve profile activate 3f2a9c11d0e4")
+def activate(
+    profile_id: ProfileId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Make a profile the one that new engines of its model load."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        request = pb.ActivateProfileRequest(profile_id=profile_id)
+        _show([admin.call(admin.services.profiles.ActivateProfile, request).profile])
+
+
+@app.command(epilog="Example: reasonserve profile show 3f2a9c11d0e4")
+def show(
+    profile_id: ProfileId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Print a profile as it was uploaded."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        request = pb.GetProfileRequest(profile_id=profile_id)
+        out.print_json(admin.call(admin.services.profiles.GetProfile, request).content.decode())
+
+
+def _show(profiles: list[pb.Profile]) -> None:
+    shown = table("profile", "model", "fingerprint", "layers", "active", "uploaded")
+    for profile in profiles:
+        shown.add_row(
+            profile.profile_id,
+            profile.model_name,
+            profile.model_fingerprint,
+            str(profile.num_layers),
+            "yes" if profile.active else "no",
+            f"{profile.create_time.ToDatetime():%Y-%m-%d %H:%M} UTC",
+        )
+    out.print(shown)

@@ -1,0 +1,181 @@
+"""``tenant``: who may hold how much KV memory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from reasonserve.api.v1 import tenant_service_pb2 as pb
+from reasonserve.cli import client, options
+from reasonserve.cli.output import out, print_json, table
+from reasonserve.errors import InvalidRequestError
+
+DEFAULT_LIMIT_SLOTS = 4096
+DEFAULT_BUDGET = (64, 256, 2048)
+
+app = typer.Typer(no_args_is_help=True, help="Create tenants, their keys and their KV memory budgets.")
+key_app = typer.Typer(no_args_is_help=True, help="Create and revoke a tenant's keys.")
+app.add_typer(key_app, name="key")
+
+TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="Lower-case letters, digits and hyphens.")]
+Weight = Annotated[int | None, typer.Option("--weight", help="Share of contended memory relative to others.")]
+Guaranteed = Annotated[int | None, typer.Option("--guaranteed-slots", help="Token slots that are always its own.")]
+Limit = Annotated[int | None, typer.Option("--limit-slots", help="Most token slots that it may hold.")]
+BudgetMin = Annotated[int | None, typer.Option("--budget-min", help="Smallest KV budget of a request, in tokens.")]
+BudgetDefault = Annotated[int | None, typer.Option("--budget-default", help="KV budget of a request that names none.")]
+BudgetMax = Annotated[int | None, typer.Option("--budget-max", help="Largest KV budget of a request, in tokens.")]
+
+
+@app.command(epilog="Example: reasonserve tenant create team-a --limit-slots 4096 --guaranteed-slots 1024")
+def create(
+    tenant_id: TenantId,
+    display_name: Annotated[str, typer.Option("--display-name", help="Name for people.")] = "",
+    weight: Weight = 1,
+    guaranteed_slots: Guaranteed = 0,
+    limit_slots: Limit = DEFAULT_LIMIT_SLOTS,
+    budget_min: BudgetMin = DEFAULT_BUDGET[0],
+    budget_default: BudgetDefault = DEFAULT_BUDGET[1],
+    budget_max: BudgetMax = DEFAULT_BUDGET[2],
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Create a tenant with a first key. The key is printed once and stored hashed."""
+    tenant = pb.Tenant(
+        tenant_id=tenant_id,
+        display_name=display_name,
+        weight=weight,
+        guaranteed_slots=guaranteed_slots,
+        limit_slots=limit_slots,
+        request_budget=pb.RequestBudget(min_tokens=budget_min, default_tokens=budget_default, max_tokens=budget_max),
+    )
+    with client.admin(controller, admin_token, state_dir) as admin:
+        created = admin.call(admin.services.tenants.CreateTenant, pb.CreateTenantRequest(tenant=tenant))
+        key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
+    _show([created.tenant])
+    _show_key(key)
+
+
+@app.command("list", epilog="Example: reasonserve tenant list --json")
+def list_tenants(
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List all tenants."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        listed = admin.call(admin.services.tenants.ListTenants, pb.ListTenantsRequest())
+    if as_json:
+        print_json(listed)
+    else:
+        _show(listed.tenants)
+
+
+@app.command(epilog="Example: reasonserve tenant show team-a")
+def show(
+    tenant_id: TenantId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show a tenant and the ids of its keys."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        got = admin.call(admin.services.tenants.GetTenant, pb.GetTenantRequest(tenant_id=tenant_id))
+    if as_json:
+        print_json(got)
+        return
+    _show([got.tenant])
+    out.print("Keys: " + (", ".join(key.key_id for key in got.tenant.keys) or "none"))
+
+
+@app.command("set-budget", epilog="Example: reasonserve tenant set-budget team-a --limit-slots 8192 --budget-max 1024")
+def set_budget(
+    tenant_id: TenantId,
+    weight: Weight = None,
+    guaranteed_slots: Guaranteed = None,
+    limit_slots: Limit = None,
+    budget_min: BudgetMin = None,
+    budget_default: BudgetDefault = None,
+    budget_max: BudgetMax = None,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Change what a tenant may hold. What is not named stays as it is."""
+    scalars = {"weight": weight, "guaranteed_slots": guaranteed_slots, "limit_slots": limit_slots}
+    budget = {"min_tokens": budget_min, "default_tokens": budget_default, "max_tokens": budget_max}
+    with client.admin(controller, admin_token, state_dir) as admin:
+        tenant = admin.call(admin.services.tenants.GetTenant, pb.GetTenantRequest(tenant_id=tenant_id)).tenant
+        paths = [*_assign(tenant, scalars), *(["request_budget"] if _assign(tenant.request_budget, budget) else [])]
+        if not paths:
+            raise InvalidRequestError("Nothing to change was named; see `reasonserve tenant set-budget --help`.")
+        request = pb.UpdateTenantRequest(tenant=tenant, update_mask=FieldMask(paths=paths))
+        _show([admin.call(admin.services.tenants.UpdateTenant, request).tenant])
+
+
+@app.command(epilog="Example: reasonserve tenant delete team-a")
+def delete(
+    tenant_id: TenantId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Delete a tenant and revoke its keys. Its running requests finish."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        admin.call(admin.services.tenants.DeleteTenant, pb.DeleteTenantRequest(tenant_id=tenant_id))
+    out.print(f"Deleted {tenant_id}.")
+
+
+@key_app.command("create", epilog="Example: reasonserve tenant key create team-a")
+def create_key(
+    tenant_id: TenantId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Create a key. It is printed once and stored hashed."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        _show_key(admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id)))
+
+
+@key_app.command("revoke", epilog="Example: reasonserve tenant key revoke team-a KEY_ID")
+def revoke_key(
+    tenant_id: TenantId,
+    key_id: Annotated[str, typer.Argument(help="The key's id, from `reasonserve tenant show`.")],
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Revoke a key."""
+    request = pb.RevokeTenantKeyRequest(tenant_id=tenant_id, key_id=key_id)
+    with client.admin(controller, admin_token, state_dir) as admin:
+        admin.call(admin.services.tenants.RevokeTenantKey, request)
+    out.print(f"Revoked {key_id} of {tenant_id}.")
+
+
+def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]) -> list[str]:
+    """Sets the fields that have a value; returns their names."""
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        setattr(message, name, value)
+    return list(given)
+
+
+def _show(tenants: list[pb.Tenant]) -> None:
+    shown = table("tenant", "weight", "guaranteed slots", "limit slots", "budget min", "default", "max", "keys")
+    for tenant in tenants:
+        budget = tenant.request_budget
+        numbers = (
+            *(tenant.weight, tenant.guaranteed_slots, tenant.limit_slots),
+            *(budget.min_tokens, budget.default_tokens, budget.max_tokens, len(tenant.keys)),
+        )
+        shown.add_row(tenant.tenant_id, *map(str, numbers))
+    out.print(shown)
+
+
+def _show_key(key: pb.CreateTenantKeyResponse) -> None:
+    out.print(f"Key {key.key_id}, shown only now:\n[bold]{key.key}[/]", soft_wrap=True)

@@ -1,0 +1,95 @@
+"""Traces on the client's side: the root span of a call, and reading a finished trace back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from opentelemetry.sdk.trace import TracerProvider
+from rich.tree import Tree
+
+from reasonserve.errors import NotFoundError
+from reasonserve.stack.control import running
+from reasonserve.stack.paths import StatePaths
+from reasonserve.telemetry import names
+from reasonserve.telemetry.tracing import set_up_tracing
+from reasonserve.telemetry.tree import Record, read_trace, trace_tree
+
+TRACE_FILE_VARIABLE = "REASONSERVE_TRACE_FILE"
+COMPLETE_WITHIN_S = 10.0
+"""The servers end their spans after the client has its answer."""
+POLL_S = 0.1
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def trace_file(state_dir: Path | None) -> Path:
+    """Returns the spans' file: the environment's, else the running stack's, else the state directory's."""
+    if named := os.environ.get(TRACE_FILE_VARIABLE):
+        return Path(named)
+    paths = StatePaths.resolve(state_dir)
+    state = running(paths)
+    return state.trace_file if state else paths.trace_file
+
+
+@contextmanager
+def traced(path: Path) -> Iterator[TracerProvider]:
+    """Lends a tracer provider that writes to the stack's spans; everything is written when the body ends."""
+    os.environ[TRACE_FILE_VARIABLE] = str(path)
+    provider = set_up_tracing("reasonserve-cli")
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
+
+
+def find_trace_id(path: Path, wanted: str) -> str:
+    """Returns the trace id that a trace id or a request id names.
+
+    Raises:
+        NotFoundError: No span has that request id.
+    """
+    if _TRACE_ID.fullmatch(wanted):
+        return wanted
+    for line in path.read_text().splitlines() if path.exists() else ():
+        span = json.loads(line)
+        if span["attributes"].get(names.REQUEST_ID) == wanted:
+            return str(span["trace_id"])
+    raise NotFoundError(
+        f"There is no trace of request {wanted}; give a request id or a trace id of a sampled call to this stack."
+    )
+
+
+def is_connected(spans: Sequence[Record]) -> bool:
+    """Returns whether the spans form one tree: one root, and every other span's parent among them."""
+    known = {span["span_id"] for span in spans}
+    orphans = [span for span in spans if span["parent_id"] not in known]
+    return len(orphans) == 1 and orphans[0]["parent_id"] is None
+
+
+def wait_for_trace(path: Path, trace_id: str, within_s: float = COMPLETE_WITHIN_S) -> list[Record]:
+    """Returns the spans of a trace as soon as they are connected, or as they are after the wait.
+
+    Raises:
+        NotFoundError: No span of the trace was written.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        spans = read_trace(path, trace_id)
+        if (len(spans) > 2 and is_connected(spans)) or time.monotonic() > deadline:
+            return spans
+        time.sleep(POLL_S)
+
+
+def tree_of(path: Path, trace_id: str) -> Tree:
+    """Returns a trace as a tree once it is complete.
+
+    Raises:
+        NotFoundError: No span of the trace was written.
+    """
+    return trace_tree(wait_for_trace(path, trace_id))

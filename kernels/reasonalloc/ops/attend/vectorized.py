@@ -45,9 +45,9 @@ def _without_padding(places: Tensor, valid: Tensor) -> Tensor:
 
 
 def _attend(queries_BQD: Tensor, k_BHND: Tensor, v_BHND: Tensor, valid_BHN: Tensor, scale: float) -> Tensor:
-    batch, heads, width, head_dim = k_BHND.shape
-    if width == 0:
+    if k_BHND.numel() == 0:
         return torch.zeros_like(queries_BQD)
+    batch, heads, _, head_dim = k_BHND.shape
     queries_BHGD = queries_BQD.reshape(batch, heads, -1, head_dim)
     out_BHGD = scaled_dot_product_attention(queries_BHGD, k_BHND, v_BHND, attn_mask=valid_BHN[:, :, None], scale=scale)
     # Lists are filled from the front, so a list without a first place is empty.

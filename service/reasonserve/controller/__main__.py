@@ -1,0 +1,5 @@
+"""``python -m reasonserve.controller``."""
+
+from reasonserve.controller.main import main
+
+main()

@@ -1,0 +1,130 @@
+"""The controller's shell: one ledger, its store, a clock, and the streams that wait for changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reasonserve.controller.ledger import Ledger
+from reasonserve.controller.records import Change, Report
+from reasonserve.controller.store import Store
+from reasonserve.errors import UnavailableError
+
+_LOG = logging.getLogger(__name__)
+_RETRY_S = 1.0
+
+
+class Controller:
+    """Drives the ledger: decide, store, apply, wake.
+
+    Belongs to one event loop. Reads go to `ledger` directly; writes go through here.
+
+    Args:
+        store: Where changes become durable. The caller closes it.
+        lease_ttl_s: A lease lapses this long after its last report.
+        clock: Seconds, never going back.
+    """
+
+    def __init__(self, store: Store, *, lease_ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledger = Ledger(store.load(), lease_ttl_s=lease_ttl_s, now=clock())
+        self._writing = asyncio.Lock()
+        self._waiting: set[asyncio.Event] = set()
+        self._closing = False
+
+    @property
+    def ledger(self) -> Ledger:
+        """The state, to be read."""
+        return self._ledger
+
+    @property
+    def closing(self) -> bool:
+        """Whether streams should end because the process does."""
+        return self._closing
+
+    def now(self) -> float:
+        """Returns the clock that leases run on, in seconds."""
+        return self._clock()
+
+    async def commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None = None) -> Change:
+        """Makes a change durable, then true, then runs `then`; all or nothing.
+
+        A caller that is cancelled meanwhile does not stop it: disk and memory must agree.
+
+        Raises:
+            ReasonServeError: What `plan` raised; nothing happened.
+            UnavailableError: The store failed; nothing happened.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._commit(plan, then)))
+
+    async def open_lease(self, report: Report) -> int:
+        """Leases a replica anew and returns the epoch."""
+
+        def opened(change: Change) -> None:
+            self._ledger.open_lease(report, epoch=change.revision, now=self._clock())
+
+        return (await self.commit(lambda: self._ledger.join_replica(report.replica_id), opened)).revision
+
+    def renew_lease(self, report: Report, epoch: int) -> None:
+        """Takes a report and extends the lease; raises as `Ledger.renew_lease`."""
+        self._ledger.renew_lease(report, epoch=epoch, now=self._clock())
+        self._wake()
+
+    def close_lease(self, replica_id: str, epoch: int) -> None:
+        """Notes that a stream ended."""
+        self._ledger.close_lease(replica_id, epoch=epoch)
+
+    async def expire(self) -> None:
+        """Drops the replicas whose leases lapsed."""
+        if self._ledger.leases.lapsed(self._clock()):
+            await self.commit(lambda: self._ledger.expire(self._clock()))
+
+    async def expire_forever(self) -> None:
+        """Drops lapsed replicas as they lapse, until cancelled."""
+        while True:
+            now, book = self._clock(), self._ledger.leases
+            # A lease opened while this sleeps cannot lapse sooner than one time to live from now.
+            deadline_s = min(book.next_deadline_s or now + book.lease_ttl_s, now + book.lease_ttl_s)
+            await asyncio.sleep(max(0.01, deadline_s - now))
+            try:
+                await self.expire()
+            except UnavailableError as error:
+                _LOG.error("Lapsed leases are kept: %s", error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def profile_content(self, profile_id: str) -> bytes:
+        """Returns a profile's content; raises as `Store.profile_content`."""
+        return await asyncio.to_thread(self._store.profile_content, profile_id)
+
+    @contextmanager
+    def changes(self) -> Iterator[asyncio.Event]:
+        """Yields an event that is set whenever something changed; the holder clears it."""
+        changed = asyncio.Event()
+        self._waiting.add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting.discard(changed)
+
+    def close(self) -> None:
+        """Asks the open streams to end."""
+        self._closing = True
+        self._wake()
+
+    async def _commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None) -> Change:
+        async with self._writing:
+            change = plan()
+            await asyncio.to_thread(self._store.write, change)
+            self._ledger.apply(change)
+            if then is not None:
+                then(change)
+            self._wake()
+            return change
+
+    def _wake(self) -> None:
+        for changed in self._waiting:
+            changed.set()

@@ -1,0 +1,215 @@
+"""The controller's state machine: no I/O, no clock, no locks.
+
+A durable transition is two calls: a planning method decides and returns a `Change` or raises,
+and `apply` makes it true. Whoever drives the ledger stores the change in between, so memory
+never runs ahead of the disk. Illegal transitions raise and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reasonserve.controller import records
+from reasonserve.controller.leases import LeaseBook, Replica
+from reasonserve.controller.records import Change, Event, Key, Profile, Report, Snapshot, Tenant, TenantUse
+from reasonserve.controller.state import State
+from reasonserve.controller.tenants import check_guarantees, check_tenant, merge
+from reasonserve.errors import AlreadyExistsError, NotFoundError, StaleEtagError
+
+
+class Ledger:
+    """Tenants, keys, profiles and leases.
+
+    Args:
+        snapshot: The durable state to begin with.
+        lease_ttl_s: A lease lapses this long after its last report.
+        now: The caller's clock, in seconds.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None, *, lease_ttl_s: float, now: float) -> None:
+        self._state = State(snapshot or Snapshot())
+        self._book = LeaseBook(lease_ttl_s=lease_ttl_s, missing=frozenset(self._state.epochs), now=now)
+
+    @property
+    def state(self) -> State:
+        """What survives a restart, to be read."""
+        return self._state
+
+    @property
+    def leases(self) -> LeaseBook:
+        """Leases of live replicas, to be read."""
+        return self._book
+
+    def create_tenant(self, tenant: Tenant) -> Change:
+        """Plans a new tenant.
+
+        Raises:
+            InvalidRequestError: A field is out of range or contradicts another.
+            AlreadyExistsError: The id is taken.
+            PreconditionError: The guarantees would exceed the live capacity.
+        """
+        check_tenant(tenant)
+        if tenant.tenant_id in self._state.tenants:
+            raise AlreadyExistsError(
+                f"Tenant {tenant.tenant_id} exists: update it or choose another id.", field="tenant.tenant_id"
+            )
+        check_guarantees([*self._state.tenants.values(), tenant], self._book.capacity_slots)
+        return self._plan(records.TenantCreated(replace(tenant, revision=self._state.revision + 1)))
+
+    def update_tenant(self, tenant: Tenant, *, mask: Sequence[str], etag: str) -> Change:
+        """Plans new values for the masked fields; an empty etag overwrites whatever is there.
+
+        Raises:
+            NotFoundError: There is no such tenant.
+            StaleEtagError: The etag is not the stored one.
+            InvalidRequestError: As for `create_tenant`, or the mask is wrong.
+            PreconditionError: A raised guarantee would exceed the live capacity.
+        """
+        stored = self._state.tenant(tenant.tenant_id)
+        if etag and etag != stored.etag:
+            raise StaleEtagError(
+                f"Tenant {stored.tenant_id} changed since it was read (etag {etag[:80]!r}): read it again and retry.",
+                field="tenant.etag",
+            )
+        merged = replace(merge(stored, tenant, mask), revision=self._state.revision + 1)
+        check_tenant(merged)
+        if merged.guaranteed_slots > stored.guaranteed_slots:
+            others = [t for t in self._state.tenants.values() if t.tenant_id != merged.tenant_id]
+            check_guarantees([*others, merged], self._book.capacity_slots)
+        return self._plan(records.TenantUpdated(merged))
+
+    def delete_tenant(self, tenant_id: str) -> Change:
+        """Plans the end of a tenant and its keys.
+
+        Raises:
+            NotFoundError: There is no such tenant.
+        """
+        return self._plan(records.TenantGone(self._state.tenant(tenant_id).tenant_id))
+
+    def add_key(self, key: Key) -> Change:
+        """Plans a new key.
+
+        Raises:
+            NotFoundError: There is no such tenant.
+            AlreadyExistsError: The key id is taken.
+        """
+        self._state.tenant(key.tenant_id)
+        if self._state.key(key.key_id):
+            raise AlreadyExistsError(f"Key {key.key_id} exists: retry for another.")
+        return self._plan(records.KeyPut(key))
+
+    def revoke_key(self, tenant_id: str, key_id: str) -> Change:
+        """Plans the end of a key.
+
+        Raises:
+            NotFoundError: There is no such tenant, or it has no such key.
+        """
+        self._state.tenant(tenant_id)
+        key = self._state.key(key_id)
+        if key is None or key.tenant_id != tenant_id:
+            raise NotFoundError(f"Tenant {tenant_id} has no key {key_id[:80]!r}: get the tenant.", field="key_id")
+        return self._plan(records.KeyGone(key_id))
+
+    def put_profile(self, profile: Profile, content: bytes) -> Change:
+        """Plans a new profile; content that is already stored changes nothing.
+
+        Raises:
+            AlreadyExistsError: Other content has the same id.
+        """
+        stored = self._state.profiles.get(profile.profile_id)
+        if stored is None:
+            return self._plan(records.ProfilePut(replace(profile, revision=self._state.revision + 1), content))
+        if stored.sha256 != profile.sha256:
+            raise AlreadyExistsError(
+                f"Profile {profile.profile_id} exists with other content: its digest begins alike; "
+                "change a byte of the file, such as its trailing newline.",
+                field="content",
+            )
+        return Change(self._state.revision, ())
+
+    def activate_profile(self, profile_id: str) -> Change:
+        """Plans that a profile becomes its model's active one; changes nothing where it is.
+
+        Raises:
+            NotFoundError: There is no such profile.
+        """
+        profile = self._state.profile(profile_id)
+        return (
+            Change(self._state.revision, ())
+            if self._state.is_active(profile)
+            else self._plan(records.ProfileActive(profile))
+        )
+
+    def join_replica(self, replica_id: str) -> Change:
+        """Plans that a replica is leased anew; `open_lease` follows once the change is applied."""
+        return self._plan(records.ReplicaJoined(replica_id))
+
+    def expire(self, now: float) -> Change:
+        """Plans the end of the replicas whose leases lapsed; changes nothing where there are none."""
+        gone = tuple(records.ReplicaGone(replica_id) for replica_id in self._book.lapsed(now))
+        return self._plan(*gone) if gone else Change(self._state.revision, ())
+
+    def open_lease(self, report: Report, *, epoch: int, now: float) -> None:
+        """Opens the lease of a replica that joined.
+
+        Raises:
+            StaleEtagError: A newer stream joined since.
+        """
+        if self._state.epochs.get(report.replica_id) != epoch:
+            raise StaleEtagError(
+                f"A newer stream leases replica {report.replica_id}; this one ends.", field="replica_id"
+            )
+        self._book.open(report, epoch=epoch, now=now)
+        self._book.settle(self._state.tenants)
+
+    def renew_lease(self, report: Report, *, epoch: int, now: float) -> None:
+        """Takes a report and extends the lease.
+
+        Raises:
+            StaleEtagError: A newer stream holds the lease, or it lapsed.
+            InvalidRequestError: The epoch belongs to another replica.
+        """
+        self._book.renew(report, epoch=epoch, now=now)
+        self._book.settle(self._state.tenants)
+
+    def close_lease(self, replica_id: str, *, epoch: int) -> None:
+        """Notes that a stream ended; its leases stay until they lapse."""
+        self._book.disconnect(replica_id, epoch=epoch)
+
+    def apply(self, change: Change) -> None:
+        """Makes a planned change true and splits the memory anew.
+
+        Raises:
+            StaleEtagError: The change was planned on another revision; nothing happens.
+        """
+        self._state.apply(change)
+        for event in change.events:
+            if isinstance(event, records.ReplicaGone):
+                self._book.drop(event.replica_id)
+        if change.events:
+            self._book.settle(self._state.tenants)
+
+    def check_integrity(self) -> None:
+        """Asserts the invariants of the state and of the leases, recomputed from scratch."""
+        self._state.check_integrity()
+        for replica_id, replica in self._book.replicas.items():
+            assert self._state.epochs[replica_id] >= replica.epoch, "a lease without its epoch"
+            reserved = {t: use.reserved_slots for t, use in replica.report.tenants.items()}
+            if replica.connected:
+                strangers = sum(slots for t, slots in reserved.items() if t not in self._state.tenants)
+                taken = sum(replica.leases.values()) + strangers
+                assert taken <= max(replica.report.capacity_slots, sum(reserved.values())), "a replica is overcommitted"
+        for tenant_id, tenant in self._state.tenants.items():
+            leased = sum(replica.leases.get(tenant_id, 0) for replica in self._book.replicas.values())
+            immovable = sum(_immovable(replica, tenant_id) for replica in self._book.replicas.values())
+            assert leased <= max(tenant.limit_slots, immovable), "a tenant is leased more than its limit"
+
+    def _plan(self, *events: Event) -> Change:
+        return Change(self._state.revision + 1, events)
+
+
+def _immovable(replica: Replica, tenant_id: str) -> int:
+    """Returns the slots that no split can take from a tenant at a replica."""
+    use = replica.report.tenants.get(tenant_id, TenantUse())
+    return use.reserved_slots if replica.connected else replica.leases.get(tenant_id, 0)

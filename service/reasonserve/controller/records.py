@@ -1,0 +1,195 @@
+"""What the ledger keeps, and the changes that move it from one revision to the next. All immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBudget:
+    """Range of KV budgets a request may ask for, in tokens per layer and kv head."""
+
+    min_tokens: int
+    default_tokens: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant and what it may hold, in token slots over the cluster.
+
+    Attributes:
+        revision: The ledger's revision when the tenant last changed.
+    """
+
+    tenant_id: str
+    display_name: str
+    weight: int
+    guaranteed_slots: int
+    limit_slots: int
+    request_budget: RequestBudget
+    revision: int = 0
+
+    @property
+    def etag(self) -> str:
+        """Changes with every update, also over deletion and restart."""
+        return f"r{self.revision}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A tenant's key; of the secret only its hash."""
+
+    key_id: str
+    tenant_id: str
+    secret_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A layer profile without its content.
+
+    Attributes:
+        profile_id: First 12 hexadecimal digits of `sha256`.
+        created_ns: When it was uploaded, nanoseconds since the epoch.
+        revision: The ledger's revision when it was uploaded.
+    """
+
+    profile_id: str
+    sha256: str
+    model_fingerprint: str
+    model_name: str
+    num_layers: int
+    created_ns: int
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCreated:
+    """A tenant is created."""
+
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUpdated:
+    """A tenant gets new values."""
+
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class TenantGone:
+    """A tenant and all its keys are deleted."""
+
+    tenant_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPut:
+    """A key is created."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGone:
+    """A key is revoked."""
+
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilePut:
+    """A profile is uploaded."""
+
+    profile: Profile
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileActive:
+    """A profile becomes the active one of its model."""
+
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaJoined:
+    """A replica is leased anew; the change's revision is its epoch."""
+
+    replica_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaGone:
+    """A replica's lease lapsed."""
+
+    replica_id: str
+
+
+Event = (
+    TenantCreated
+    | TenantUpdated
+    | TenantGone
+    | KeyPut
+    | KeyGone
+    | ProfilePut
+    | ProfileActive
+    | ReplicaJoined
+    | ReplicaGone
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Events that become true together.
+
+    Attributes:
+        revision: The ledger's revision afterwards; always one more than before.
+        events: In order; empty for a request that changes nothing, which keeps the revision.
+    """
+
+    revision: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The durable part of the ledger.
+
+    Attributes:
+        active: Active profile id by model fingerprint.
+        epochs: Epoch of each replica that held a lease.
+    """
+
+    revision: int = 0
+    tenants: tuple[Tenant, ...] = ()
+    keys: tuple[Key, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    active: Mapping[str, str] = field(default_factory=dict)
+    epochs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantUse:
+    """A tenant's use and demand at one replica; slots and request counts."""
+
+    reserved_slots: int = 0
+    wanted_slots: int = 0
+    active_requests: int = 0
+    refused_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a replica says of itself; slots, and bytes per slot."""
+
+    replica_id: str
+    model: str = ""
+    capacity_slots: int
+    used_slots: int = 0
+    bytes_per_slot: int = 0
+    profile_id: str = ""
+    tenants: Mapping[str, TenantUse] = field(default_factory=dict)

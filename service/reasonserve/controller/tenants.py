@@ -1,0 +1,84 @@
+"""Checks of a tenant's fields: pure, and each message names the field, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from reasonserve.controller.records import Tenant
+from reasonserve.errors import InvalidRequestError, PreconditionError
+
+MIN_REQUEST_TOKENS = 32
+MUTABLE_FIELDS = ("display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget")
+_TENANT_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_MAX_DISPLAY_NAME = 256
+
+
+def check_tenant(tenant: Tenant) -> None:
+    """Refuses a tenant whose fields are out of range or contradict each other.
+
+    Raises:
+        InvalidRequestError: Names the field.
+    """
+    if not _TENANT_ID.fullmatch(tenant.tenant_id):
+        raise _invalid(
+            "tenant_id",
+            repr(tenant.tenant_id[:80]),
+            "lower-case letters, digits and hyphens, a letter first, 1 to 63 characters",
+        )
+    if len(tenant.display_name) > _MAX_DISPLAY_NAME:
+        raise _invalid("display_name", f"{len(tenant.display_name)} characters", f"at most {_MAX_DISPLAY_NAME}")
+    _check_at_least("weight", tenant.weight, 1)
+    _check_at_least("guaranteed_slots", tenant.guaranteed_slots, 0)
+    _check_at_least("limit_slots", tenant.limit_slots, tenant.guaranteed_slots, "guaranteed_slots")
+    budget = tenant.request_budget
+    _check_at_least("request_budget.min_tokens", budget.min_tokens, MIN_REQUEST_TOKENS)
+    _check_at_least("request_budget.default_tokens", budget.default_tokens, budget.min_tokens, "min_tokens")
+    _check_at_least("request_budget.max_tokens", budget.max_tokens, budget.default_tokens, "default_tokens")
+
+
+def check_guarantees(tenants: Iterable[Tenant], capacity_slots: int) -> None:
+    """Refuses guarantees that the live replicas cannot hold together.
+
+    Args:
+        tenants: All tenants as they would be.
+        capacity_slots: Sum of the live replicas' capacities; 0 when none is known, which passes.
+
+    Raises:
+        PreconditionError: The guarantees exceed the capacity.
+    """
+    guaranteed = sum(tenant.guaranteed_slots for tenant in tenants)
+    if 0 < capacity_slots < guaranteed:
+        raise PreconditionError(
+            f"The tenants' guarantees would sum to {guaranteed} slots, but the live replicas hold {capacity_slots}: "
+            "lower guaranteed_slots or add replicas.",
+            field="tenant.guaranteed_slots",
+        )
+
+
+def merge(stored: Tenant, given: Tenant, mask: Sequence[str]) -> Tenant:
+    """Returns the stored tenant with the masked fields of the given one.
+
+    Raises:
+        InvalidRequestError: The mask is empty or names a field that cannot be changed.
+    """
+    allowed = ", ".join(MUTABLE_FIELDS)
+    if not mask:
+        raise InvalidRequestError(
+            f"update_mask is empty: name the fields to change, of {allowed}.", field="update_mask"
+        )
+    for path in mask:
+        if path not in MUTABLE_FIELDS:
+            raise InvalidRequestError(f"update_mask names {path[:80]!r}: allowed are {allowed}.", field="update_mask")
+    return replace(stored, **{path: getattr(given, path) for path in mask})
+
+
+def _check_at_least(name: str, value: int, least: int, source: str = "") -> None:
+    if value < least:
+        raise _invalid(name, str(value), f"at least {least}" + (f", the {source}" if source else ""))
+
+
+def _invalid(name: str, given: str, allowed: str) -> InvalidRequestError:
+    field = f"tenant.{name}"
+    return InvalidRequestError(f"{field}: given {given}; allowed is {allowed}.", field=field)

@@ -1,0 +1,149 @@
+"""Messages of the wire to records of the ledger and back, and exceptions to gRPC status."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from reasonserve import status
+from reasonserve.api.v1 import lease_service_pb2 as lease_pb
+from reasonserve.api.v1 import profile_service_pb2 as profile_pb
+from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.controller.records import Key, Profile, Report, RequestBudget, Tenant, TenantUse
+from reasonserve.errors import InvalidRequestError
+
+_LOG = logging.getLogger(__name__)
+_MAX_REPLICA_ID = 128
+
+_Servicer = TypeVar("_Servicer")
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def abort(context: _Context, error: Exception) -> NoReturn:
+    """Ends a call with the error's status; logs what the caller is not told."""
+    code = status.grpc_code(error)
+    if code is grpc.StatusCode.INTERNAL:
+        _LOG.error("A call failed.", exc_info=error)
+    message = status.to_rpc_status(error).message
+    await context.abort(code, message, trailing_metadata=status.trailing_metadata(error))
+
+
+def answered(
+    method: Callable[[_Servicer, _Request], Awaitable[_Response]],
+) -> Callable[[_Servicer, _Request, _Context], Awaitable[_Response]]:
+    """Makes a gRPC method of one that knows no context: what it raises becomes the call's status."""
+
+    @functools.wraps(method)
+    async def call(self: _Servicer, request: _Request, context: _Context) -> _Response:
+        try:
+            return await method(self, request)
+        except Exception as error:
+            await abort(context, error)
+
+    return call
+
+
+def to_tenant(message: tenant_pb.Tenant) -> Tenant:
+    """Reads a tenant; the ledger checks its fields."""
+    budget = message.request_budget
+    return Tenant(
+        tenant_id=message.tenant_id,
+        display_name=message.display_name,
+        weight=message.weight or 1,
+        guaranteed_slots=message.guaranteed_slots,
+        limit_slots=message.limit_slots,
+        request_budget=RequestBudget(
+            min_tokens=budget.min_tokens, default_tokens=budget.default_tokens, max_tokens=budget.max_tokens
+        ),
+    )
+
+
+def from_tenant(tenant: Tenant, keys: Iterable[Key] = ()) -> tenant_pb.Tenant:
+    """Writes a tenant as stored."""
+    budget = tenant.request_budget
+    return tenant_pb.Tenant(
+        tenant_id=tenant.tenant_id,
+        display_name=tenant.display_name,
+        weight=tenant.weight,
+        guaranteed_slots=tenant.guaranteed_slots,
+        limit_slots=tenant.limit_slots,
+        request_budget=tenant_pb.RequestBudget(
+            min_tokens=budget.min_tokens, default_tokens=budget.default_tokens, max_tokens=budget.max_tokens
+        ),
+        etag=tenant.etag,
+        keys=[tenant_pb.TenantKey(key_id=key.key_id) for key in keys],
+    )
+
+
+def from_profile(profile: Profile, *, active: bool) -> profile_pb.Profile:
+    """Writes a profile without its content."""
+    message = profile_pb.Profile(
+        profile_id=profile.profile_id,
+        model_fingerprint=profile.model_fingerprint,
+        model_name=profile.model_name,
+        num_layers=profile.num_layers,
+        active=active,
+    )
+    message.create_time.FromNanoseconds(profile.created_ns)
+    return message
+
+
+def to_report(message: lease_pb.LeaseRequest) -> Report:
+    """Reads a replica's report.
+
+    Raises:
+        InvalidRequestError: A field is out of range.
+    """
+    if not 1 <= len(message.replica_id) <= _MAX_REPLICA_ID:
+        raise InvalidRequestError(
+            f"replica_id: given {len(message.replica_id)} characters; allowed are 1 to {_MAX_REPLICA_ID}.",
+            field="replica_id",
+        )
+    _check_at_least("capacity_slots", message.capacity_slots, 1)
+    _check_at_least("used_slots", message.used_slots, 0)
+    _check_at_least("bytes_per_slot", message.bytes_per_slot, 0)
+    return Report(
+        replica_id=message.replica_id,
+        model=message.model,
+        capacity_slots=message.capacity_slots,
+        used_slots=message.used_slots,
+        bytes_per_slot=message.bytes_per_slot,
+        profile_id=message.profile_id,
+        tenants=_to_uses(message.tenants),
+    )
+
+
+def wall_ns(deadline_s: float, now: float) -> int:
+    """Returns a deadline on the controller's clock as nanoseconds since the epoch."""
+    return time.time_ns() + round((deadline_s - now) * 1e9)
+
+
+def _to_uses(demands: Iterable[lease_pb.TenantDemand]) -> dict[str, TenantUse]:
+    uses: dict[str, TenantUse] = {}
+    for i, demand in enumerate(demands):
+        if demand.tenant_id in uses:
+            raise InvalidRequestError(
+                f"tenants[{i}].tenant_id: {demand.tenant_id[:80]!r} is given twice; report each tenant once.",
+                field=f"tenants[{i}].tenant_id",
+            )
+        for name in ("reserved_slots", "wanted_slots", "active_requests", "refused_requests"):
+            _check_at_least(f"tenants[{i}].{name}", getattr(demand, name), 0)
+        uses[demand.tenant_id] = TenantUse(
+            reserved_slots=demand.reserved_slots,
+            wanted_slots=demand.wanted_slots,
+            active_requests=demand.active_requests,
+            refused_requests=demand.refused_requests,
+        )
+    return uses
+
+
+def _check_at_least(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise InvalidRequestError(f"{field}: given {value}; allowed is at least {least}.", field=field)

@@ -1,0 +1,22 @@
+"""Where spans go; Ray Serve calls ``span_processors`` in each of its processes."""
+
+from __future__ import annotations
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+from reasonserve.telemetry.file_exporter import FileSpanExporter
+from reasonserve.telemetry.settings import TelemetrySettings
+
+
+def span_processors() -> list[SpanProcessor]:
+    """Returns one processor for each destination that the environment names; none is allowed."""
+    settings = TelemetrySettings()
+    processors: list[SpanProcessor] = []
+    if settings.trace_file is not None:
+        # One append is cheaper than a batch's thread, and nothing is lost when the process is killed.
+        processors.append(SimpleSpanProcessor(FileSpanExporter(settings.trace_file)))
+    if settings.otlp_endpoint is not None:
+        processors.append(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    return processors

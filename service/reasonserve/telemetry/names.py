@@ -1,0 +1,77 @@
+"""Every span, attribute and event of ReasonServe, as data.
+
+Generative-AI names follow the OpenTelemetry GenAI conventions as they stand today (status: development);
+the rest is under ``reasonserve.``. No prompt and no output text is ever recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TRACER: Final = "reasonserve"
+
+# Spans. The engine's span is named by `inference_span_name`.
+SPAN_CLIENT: Final = "reasonserve.client"
+SPAN_AUTHENTICATE: Final = "reasonserve.authenticate"
+SPAN_ADMISSION: Final = "reasonserve.admission"
+
+# Attributes of the GenAI conventions.
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+ERROR_TYPE: Final = "error.type"
+
+PROVIDER_NAME: Final = "sglang"
+OPERATION_CHAT: Final = "chat"
+OPERATION_COMPLETION: Final = "text_completion"
+
+# Own attributes.
+REQUEST_ID: Final = "reasonserve.request.id"
+TENANT_ID: Final = "reasonserve.tenant.id"
+CACHED_TOKENS: Final = "reasonserve.usage.cached_tokens"
+KV_METHOD: Final = "reasonserve.kv.method"
+KV_BUDGET_TOKENS: Final = "reasonserve.kv.budget_tokens"
+KV_PROMPT_MODE: Final = "reasonserve.kv.prompt_mode"
+KV_PROFILE: Final = "reasonserve.kv.profile"
+KV_RESERVED_SLOTS: Final = "reasonserve.kv.reserved_slots"
+KV_PEAK_SLOTS: Final = "reasonserve.kv.peak_slots"
+KV_ROUNDS: Final = "reasonserve.kv.rounds"
+RETRY_AFTER_S: Final = "reasonserve.retry_after_s"
+
+# The event of one compression round, on the engine's span, at the time it ran.
+EVENT_ROUND: Final = "reasonserve.kv.round"
+ROUND_OUTPUT_TOKENS: Final = "reasonserve.kv.round.output_tokens"
+ROUND_KEPT_CELLS: Final = "reasonserve.kv.round.kept_cells"
+ROUND_EVICTED_CELLS: Final = "reasonserve.kv.round.evicted_cells"
+ROUND_SECONDS: Final = "reasonserve.kv.round.seconds"
+ROUND_LAYER_BUDGETS: Final = "reasonserve.kv.round.layer_budgets"
+ROUND_HEAD_MIN: Final = "reasonserve.kv.round.head_min"
+ROUND_HEAD_MAX: Final = "reasonserve.kv.round.head_max"
+
+TREE_ATTRIBUTES: Final = (
+    TENANT_ID,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    CACHED_TOKENS,
+    KV_METHOD,
+    KV_BUDGET_TOKENS,
+    KV_PROFILE,
+    KV_RESERVED_SLOTS,
+    KV_PEAK_SLOTS,
+    KV_ROUNDS,
+    FINISH_REASONS,
+    RETRY_AFTER_S,
+    ERROR_TYPE,
+)
+"""What a person wants to see of a span, in order."""
+
+
+def inference_span_name(operation: str, model: str) -> str:
+    """Returns the name of the engine's span: ``{operation} {model}``."""
+    return f"{operation} {model}"

@@ -1,0 +1,90 @@
+"""Tracing in plain processes, such as the command line: Ray Serve's processes set themselves up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import grpc
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Span, Status, StatusCode
+
+from reasonserve.telemetry import names
+from reasonserve.telemetry.export import span_processors
+
+
+def set_up_tracing(service_name: str) -> TracerProvider:
+    """Makes a tracer provider with the destinations that the environment names.
+
+    ``shutdown`` it before the process ends: batches are sent then.
+    """
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service_name}))
+    for processor in span_processors():
+        provider.add_span_processor(processor)
+    return provider
+
+
+@contextmanager
+def root_span(provider: TracerProvider, name: str = names.SPAN_CLIENT) -> Iterator[Span]:
+    """Runs its body in a new trace's root span; an exception marks it failed."""
+    tracer = provider.get_tracer(names.TRACER)
+    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as span:
+        try:
+            yield span
+        except BaseException as error:
+            mark_failed(span, error)
+            raise
+
+
+def trace_id_of(span: Span) -> str:
+    """Returns a span's trace id in hexadecimal, as trace files and collectors show it."""
+    return trace.format_trace_id(span.get_span_context().trace_id)
+
+
+def mark_failed(span: Span, error: BaseException) -> None:
+    """Records the class of an error; its message stays out, for it may quote the request."""
+    span.set_attribute(names.ERROR_TYPE, type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR))
+
+
+class _CallDetails(NamedTuple):
+    """The fields that gRPC reads of ``grpc.ClientCallDetails``."""
+
+    method: str
+    timeout: float | None
+    metadata: list[tuple[str, str | bytes]]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class TraceparentInterceptor(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Sends the current span's ``traceparent`` along with each call of a blocking channel.
+
+    OpenTelemetry's own interceptor also opens a span, but hands a server stream back as a plain generator that
+    cannot be cancelled.
+    """
+
+    def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Adds the metadata; see gRPC."""
+        return continuation(_with_traceparent(details), request)
+
+    def intercept_unary_stream(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
+        """Adds the metadata; see gRPC."""
+        return continuation(_with_traceparent(details), request)
+
+
+def _with_traceparent(details: Any) -> _CallDetails:
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return _CallDetails(
+        method=details.method,
+        timeout=details.timeout,
+        metadata=[*(details.metadata or ()), *carrier.items()],
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+        compression=details.compression,
+    )

@@ -1,0 +1,226 @@
+"""Holds the replica's lease open: reports its use, puts what the controller answers in force.
+
+One task for the life of the replica. It renews every third of the time to live and reports a change of
+use within ``MIN_REPORT_GAP_S``; when the stream breaks it opens a new one with growing, jittered pauses.
+Meanwhile admission goes on under the lease it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import grpc
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from reasonserve.api.v1 import lease_service_pb2 as pb
+from reasonserve.controller_client import admin_metadata, open_channel, stubs
+from reasonserve.engine.messages import Handshake
+from reasonserve.errors import UnavailableError
+from reasonserve.replica.admission import Admission, Lease
+from reasonserve.replica.protocol import EngineLoad
+from reasonserve.replica.sizing import TenantTerms
+
+MIN_REPORT_GAP_S = 0.1
+"""A burst of admissions and releases becomes one report."""
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+Call = grpc.aio.StreamStreamCall[pb.LeaseRequest, pb.LeaseResponse]
+
+logger = logging.getLogger(__name__)
+
+
+class _StreamEndedError(Exception):
+    """The controller ended the stream without an error."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplicaIdentity:
+    """Who reports.
+
+    Attributes:
+        replica_id: Identity of the replica process.
+        model: Model it serves.
+        handshake: What its engine said at start-up.
+    """
+
+    replica_id: str
+    model: str
+    handshake: Handshake
+
+
+class LeaseClient:
+    """Keeps ``admission`` under the controller's lease.
+
+    Args:
+        endpoint: ``host:port`` of the controller.
+        token: The admin token.
+        identity: Who reports.
+        admission: Where leases are put in force and use is read.
+        load: Returns how full the engine is.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        token: str,
+        identity: ReplicaIdentity,
+        admission: Admission,
+        load: Callable[[], Awaitable[EngineLoad]],
+    ) -> None:
+        self._endpoint = endpoint
+        self._metadata = admin_metadata(token)
+        self._identity = identity
+        self._admission = admission
+        self._load = load
+        self._changed = asyncio.Event()
+        self._renewal_s = 1.0  # until the first lease says how long it lasts
+        self._reported_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts the task, on the running loop."""
+        self._task = asyncio.create_task(self._run(), name="lease")
+
+    def use_changed(self) -> None:
+        """Has the controller told soon that use or demand changed."""
+        self._changed.set()
+
+    def check_health(self) -> None:
+        """Returns if the task is alive; a broken stream is not ill health, the task mends it.
+
+        Raises:
+            UnavailableError: It was never started or has ended.
+        """
+        if self._task is None or self._task.done():
+            raise UnavailableError("The replica no longer renews its lease; it has to be restarted.")
+
+    async def stop(self) -> None:
+        """Ends the task and the stream; the controller holds the slots back until the lease lapses."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((grpc.RpcError, _StreamEndedError, UnavailableError)),
+            wait=wait_exponential_jitter(initial=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
+            before_sleep=_log_failure,
+        )
+        async with open_channel(self._endpoint) as channel:
+            while True:
+                stream: tuple[Call, AsyncIterator[pb.LeaseResponse]] = await retrying(self._open, channel)
+                call, responses = stream
+                try:
+                    await self._hold(call, responses)
+                except (grpc.RpcError, _StreamEndedError, UnavailableError) as error:
+                    logger.warning("The lease stream broke (%s) and is opened anew.", _reason(error))
+                finally:
+                    call.cancel()
+
+    async def _open(self, channel: grpc.aio.Channel) -> tuple[Call, AsyncIterator[pb.LeaseResponse]]:
+        """Opens a stream and sees it through its first lease, so that pauses only shorten once it works."""
+        call = stubs(channel).leases.Lease(metadata=self._metadata)
+        try:
+            await self._report(call)
+            responses = aiter(call)
+            self._apply(await _next(responses))
+        except BaseException:
+            call.cancel()
+            raise
+        return call, responses
+
+    async def _hold(self, call: Call, responses: AsyncIterator[pb.LeaseResponse]) -> None:
+        """Reports and listens until either fails."""
+        tasks = (asyncio.create_task(self._report_on_change(call)), asyncio.create_task(self._listen(responses)))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _report_on_change(self, call: Call) -> None:
+        while True:
+            await asyncio.sleep(MIN_REPORT_GAP_S)
+            with suppress(TimeoutError):  # nothing changed; the lease is renewed all the same
+                await asyncio.wait_for(self._changed.wait(), max(0.0, self._renewal_s - MIN_REPORT_GAP_S))
+            await self._report(call)
+
+    async def _listen(self, responses: AsyncIterator[pb.LeaseResponse]) -> None:
+        while True:
+            self._apply(await _next(responses))
+
+    async def _report(self, call: Call) -> None:
+        load = await self._load()
+        self._changed.clear()
+        handshake = self._identity.handshake
+        reported_at = time.monotonic()
+        report = pb.LeaseRequest(
+            replica_id=self._identity.replica_id,
+            model=self._identity.model,
+            capacity_slots=handshake.pool_slots,
+            used_slots=load.used_slots,
+            bytes_per_slot=handshake.bytes_per_slot,
+            profile_id=handshake.profile_id,
+            tenants=[
+                pb.TenantDemand(
+                    tenant_id=use.tenant_id,
+                    reserved_slots=use.reserved_slots,
+                    wanted_slots=use.wanted_slots,
+                    active_requests=use.active_requests,
+                    refused_requests=use.refused_requests,
+                )
+                for use in self._admission.use(now=reported_at)
+            ],
+        )
+        await call.write(report)
+        self._reported_at = reported_at
+
+    def _apply(self, response: pb.LeaseResponse) -> None:
+        lease = to_lease(response)
+        self._renewal_s = lease.ttl_s / 3
+        self._admission.apply_lease(lease, granted_at=self._reported_at)
+
+
+def to_lease(response: pb.LeaseResponse) -> Lease:
+    """Returns a response as plain data."""
+    return Lease(
+        epoch=response.epoch,
+        ttl_s=response.ttl.ToNanoseconds() / 1e9,
+        num_replicas=response.num_replicas,
+        tenants={
+            granted.tenant.tenant_id: TenantTerms(
+                tenant_id=granted.tenant.tenant_id,
+                slots=granted.slots,
+                guaranteed_slots=granted.tenant.guaranteed_slots,
+                limit_slots=granted.tenant.limit_slots,
+                min_tokens=granted.tenant.request_budget.min_tokens,
+                default_tokens=granted.tenant.request_budget.default_tokens,
+                max_tokens=granted.tenant.request_budget.max_tokens,
+            )
+            for granted in response.tenants
+        },
+    )
+
+
+async def _next(responses: AsyncIterator[pb.LeaseResponse]) -> pb.LeaseResponse:
+    try:
+        return await anext(responses)
+    except StopAsyncIteration:
+        raise _StreamEndedError from None
+
+
+def _log_failure(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.warning("The controller gave no lease (%s); trying again.", _reason(error))
+
+
+def _reason(error: BaseException | None) -> str:
+    return error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__

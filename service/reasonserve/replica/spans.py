@@ -1,0 +1,116 @@
+"""The replica's spans: admission, and the engine's with one event per compression round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+
+from reasonserve.engine.messages import KvRequest, RoundEvent
+from reasonserve.errors import BudgetExhaustedError
+from reasonserve.replica.messages import ChatInput, GenerateCall
+from reasonserve.replica.protocol import EngineChunk, EngineRequest
+from reasonserve.replica.sizing import reservation_slots
+from reasonserve.telemetry import names
+from reasonserve.telemetry.tracing import mark_failed
+
+
+@contextmanager
+def admission(call: GenerateCall) -> Iterator[Span]:
+    """Runs its body in the admission span; a refusal is marked with its class and wait."""
+    tracer = trace.get_tracer(names.TRACER)
+    attributes = {names.REQUEST_ID: call.request_id, names.TENANT_ID: call.tenant_id, names.KV_METHOD: call.kv.method}
+    with tracer.start_as_current_span(
+        names.SPAN_ADMISSION, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except Exception as error:
+            mark_failed(span, error)
+            if isinstance(error, BudgetExhaustedError):
+                span.set_attribute(names.RETRY_AFTER_S, error.retry_after_s)
+            raise
+
+
+def record_reservation(span: Span, kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Notes what admission decided."""
+    slots = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens)
+    span.set_attributes({names.KV_BUDGET_TOKENS: kv.budget_tokens, names.KV_RESERVED_SLOTS: slots})
+
+
+class InferenceSpan:
+    """The engine's span of one request.
+
+    Args:
+        span: Where figures go.
+    """
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._rounds = 0
+
+    def record(self, chunk: EngineChunk, *, profile_id: str) -> None:
+        """Adds an event for each new round and, on the last chunk, the request's figures."""
+        for event in chunk.kv.rounds[self._rounds :]:
+            self._span.add_event(names.EVENT_ROUND, _round_attributes(event), int(event.unix_time_s * 1e9))
+        self._rounds = len(chunk.kv.rounds)
+        if chunk.finish_reason:
+            self._span.set_attributes(
+                {
+                    names.INPUT_TOKENS: chunk.input_tokens,
+                    names.OUTPUT_TOKENS: chunk.output_tokens,
+                    names.CACHED_TOKENS: chunk.cached_tokens,
+                    names.FINISH_REASONS: (chunk.finish_reason,),
+                    names.KV_PEAK_SLOTS: chunk.kv.peak_slots,
+                    names.KV_ROUNDS: self._rounds,
+                    names.KV_PROFILE: profile_id,
+                }
+            )
+
+
+@contextmanager
+def inference(call: GenerateCall, request: EngineRequest, *, model: str) -> Iterator[InferenceSpan]:
+    """Runs its body under the engine's span.
+
+    The span is not made current: the body is an async generator, and its caller's context must not change
+    between two chunks.
+    """
+    operation = names.OPERATION_CHAT if isinstance(call.input, ChatInput) else names.OPERATION_COMPLETION
+    span = trace.get_tracer(names.TRACER).start_span(
+        names.inference_span_name(operation, model),
+        kind=SpanKind.CLIENT,
+        attributes={
+            names.OPERATION: operation,
+            names.PROVIDER: names.PROVIDER_NAME,
+            names.REQUEST_MODEL: model,
+            names.REQUEST_MAX_TOKENS: request.sampling.max_new_tokens,
+            names.REQUEST_TEMPERATURE: request.sampling.temperature,
+            names.REQUEST_TOP_P: request.sampling.top_p,
+            names.REQUEST_ID: call.request_id,
+            names.TENANT_ID: call.tenant_id,
+            names.KV_METHOD: request.kv.method,
+            names.KV_BUDGET_TOKENS: request.kv.budget_tokens,
+            names.KV_PROMPT_MODE: request.kv.prompt_mode,
+        },
+    )
+    try:
+        yield InferenceSpan(span)
+    except BaseException as error:  # a cancelled request ends its span as well
+        mark_failed(span, error)
+        raise
+    finally:
+        span.end()
+
+
+def _round_attributes(event: RoundEvent) -> dict[str, int | float | tuple[float, ...]]:
+    return {
+        names.ROUND_OUTPUT_TOKENS: event.output_tokens,
+        names.ROUND_KEPT_CELLS: event.kept_cells,
+        names.ROUND_EVICTED_CELLS: event.evicted_cells,
+        names.ROUND_SECONDS: event.seconds,
+        names.ROUND_LAYER_BUDGETS: event.layer_budgets,
+        names.ROUND_HEAD_MIN: event.head_min,
+        names.ROUND_HEAD_MAX: event.head_max,
+    }

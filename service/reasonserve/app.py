@@ -1,0 +1,67 @@
+"""The Ray Serve application: a gateway in front of the replicas. Pure: nothing is started here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve.config import ProxyLocation, gRPCOptions
+
+from reasonserve.config import ServiceConfig
+from reasonserve.gateway.deployment import Gateway
+from reasonserve.replica.deployment import Replica
+
+SERVICER_FUNCTION = "reasonserve.api.v1.generation_service_pb2_grpc.add_GenerationServiceServicer_to_server"
+GATEWAY_CPUS = 0.1
+"""The gateway waits most of the time; a whole core would keep a replica off a small machine."""
+GATEWAY_MAX_ONGOING = 1024
+"""Above what replicas admit, so that a client is refused by admission, with a retry time, and not left waiting."""
+DRAIN_S = 60.0
+"""Streams that run when a replica is stopped get this long to end."""
+
+
+def build_app(
+    config: ServiceConfig,
+    *,
+    controller_endpoint: str,
+    admin_token_file: str,
+    model_path: str,
+    engine_factory: str = "reasonserve.replica.sglang_engine:create",
+) -> serve.Application:
+    """Wires gateway and replicas.
+
+    Args:
+        config: The cluster's configuration.
+        controller_endpoint: ``host:port`` of the controller.
+        admin_token_file: File that holds the admin token, readable on every node.
+        model_path: Folder of the model, on every node.
+        engine_factory: ``module:function`` that makes an ``Engine`` of configuration, model folder and profile.
+    """
+    replica = serve.deployment(
+        num_replicas=config.replicas.count,
+        max_ongoing_requests=config.replicas.max_ongoing_requests,
+        ray_actor_options={"num_cpus": config.replicas.num_cpus, "num_gpus": config.replicas.num_gpus},
+        health_check_period_s=2.0,
+        health_check_timeout_s=30.0,
+        graceful_shutdown_timeout_s=DRAIN_S,
+    )(Replica).bind(
+        config,
+        controller_endpoint=controller_endpoint,
+        admin_token_file=admin_token_file,
+        model_path=model_path,
+        engine_factory=engine_factory,
+    )
+    return serve.deployment(
+        max_ongoing_requests=GATEWAY_MAX_ONGOING,
+        ray_actor_options={"num_cpus": GATEWAY_CPUS},
+        graceful_shutdown_timeout_s=DRAIN_S,
+    )(Gateway).bind(config, replica, controller_endpoint=controller_endpoint, admin_token_file=admin_token_file)
+
+
+def serve_options(config: ServiceConfig) -> dict[str, Any]:
+    """Returns the arguments of ``serve.start``: the gRPC port for clients, HTTP for health probes alone."""
+    return {
+        "proxy_location": ProxyLocation.EveryNode,
+        "http_options": {"host": "127.0.0.1", "port": config.gateway.http_port},
+        "grpc_options": gRPCOptions(port=config.gateway.port, grpc_servicer_functions=[SERVICER_FUNCTION]),
+    }

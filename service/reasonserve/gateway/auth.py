@@ -1,0 +1,128 @@
+"""Who is calling: tenant keys resolved by the controller and trusted for a short while.
+
+Keys are kept only as digests under a secret of this process, and are never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from reasonserve.errors import NotFoundError, ReasonServeError, UnauthenticatedError, UnavailableError
+
+STALE_KEY_S = 600.0
+"""A key that was verified is honoured this long while the controller cannot be asked."""
+REFUSED_KEY_CACHE_S = 1.0
+"""A key made a moment after it was first tried works this soon."""
+MAX_CACHED_KEYS = 4096
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+logger = logging.getLogger(__name__)
+
+
+class _Verdict(NamedTuple):
+    tenant_id: str | None  # None: the key is refused
+    at: float
+
+
+def bearer_key(metadata: Metadata) -> str:
+    """Returns the key of a call's metadata.
+
+    Raises:
+        UnauthenticatedError: There is none.
+    """
+    for name, value in metadata:
+        if name == "authorization" and isinstance(value, str):
+            scheme, _, key = value.partition(" ")
+            if scheme.lower() == "bearer" and key.strip():
+                return key.strip()
+    raise UnauthenticatedError("The call carries no tenant key; send the metadata `authorization: Bearer KEY`.")
+
+
+class Authenticator:
+    """Resolves keys to tenants.
+
+    Args:
+        resolve: Asks the controller for a key's tenant id; raises ``NotFoundError`` for an unknown key and any
+            other ``ReasonServeError`` when it cannot be asked.
+        key_cache_s: How long a verdict is trusted.
+        clock: Seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[str], Awaitable[str]],
+        *,
+        key_cache_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._resolve = resolve
+        self._key_cache_s = key_cache_s
+        self._clock = clock
+        self._secret = secrets.token_bytes(32)
+        # Apart, so that a flood of wrong keys cannot push verified ones out.
+        self._verified: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self._refused: OrderedDict[bytes, _Verdict] = OrderedDict()
+        self._pending: dict[bytes, asyncio.Task[_Verdict]] = {}
+
+    async def tenant_of(self, key: str) -> str:
+        """Returns the id of the tenant whose key it is.
+
+        Raises:
+            UnauthenticatedError: The key is unknown or revoked.
+            UnavailableError: The controller cannot be asked and the key was not verified before.
+        """
+        digest = hashlib.blake2b(key.encode(), key=self._secret).digest()
+        verdict = self._cached(digest)
+        if verdict is None:
+            # Callers with the same key wait for one question; a caller who leaves does not take it along.
+            task = self._pending.get(digest)
+            if task is None:
+                task = self._pending[digest] = asyncio.create_task(self._ask(digest, key))
+                task.add_done_callback(lambda done: self._settle(digest, done))
+            verdict = await asyncio.shield(task)
+        if verdict.tenant_id is None:
+            raise UnauthenticatedError("The tenant key is unknown or revoked; ask for a new one.")
+        return verdict.tenant_id
+
+    def _settle(self, digest: bytes, done: asyncio.Task[_Verdict]) -> None:
+        del self._pending[digest]
+        if not done.cancelled():
+            done.exception()  # its callers have it; those who all left must not make the loop complain
+
+    def _cached(self, digest: bytes) -> _Verdict | None:
+        now = self._clock()
+        if (verdict := self._verified.get(digest)) and now - verdict.at < self._key_cache_s:
+            return verdict
+        if (verdict := self._refused.get(digest)) and now - verdict.at < min(self._key_cache_s, REFUSED_KEY_CACHE_S):
+            return verdict
+        return None
+
+    async def _ask(self, digest: bytes, key: str) -> _Verdict:
+        try:
+            verdict = _Verdict(await self._resolve(key), self._clock())
+        except NotFoundError:
+            self._verified.pop(digest, None)
+            return self._remember(self._refused, digest, _Verdict(None, self._clock()))
+        except ReasonServeError as error:
+            stale = self._verified.get(digest)
+            logger.warning("The controller could not be asked for a key (%s).", type(error).__name__)
+            if stale is not None and self._clock() - stale.at < STALE_KEY_S:
+                return stale
+            raise UnavailableError("Keys cannot be checked at the moment; retry in a few seconds.") from error
+        return self._remember(self._verified, digest, verdict)
+
+    @staticmethod
+    def _remember(cache: OrderedDict[bytes, _Verdict], digest: bytes, verdict: _Verdict) -> _Verdict:
+        cache[digest] = verdict
+        cache.move_to_end(digest)
+        if len(cache) > MAX_CACHED_KEYS:
+            cache.popitem(last=False)
+        return verdict

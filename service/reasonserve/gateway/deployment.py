@@ -1,0 +1,102 @@
+"""The Ray Serve shell around ``GatewayService``: the gRPC ingress."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.grpc_util import RayServegRPCContext
+from ray.serve.handle import DeploymentHandle
+
+from reasonserve.api.v1 import generation_service_pb2 as pb
+from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.config import ServiceConfig
+from reasonserve.controller_client import admin_metadata, open_channel, read_admin_token, stubs
+from reasonserve.errors import UnavailableError
+from reasonserve.gateway.auth import Authenticator
+from reasonserve.gateway.errors import reported
+from reasonserve.gateway.service import GatewayService
+from reasonserve.replica.messages import GenerateCall, Item
+from reasonserve.status import from_rpc_error
+
+RESOLVE_TIMEOUT_S = 5.0
+
+
+class Gateway:
+    """gRPC ingress of ``reasonserve.api.v1.GenerationService``; Ray Serve finds methods by their gRPC names."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits the constructor, so the channel lives on its loop
+        self, config: ServiceConfig, replica: DeploymentHandle, *, controller_endpoint: str, admin_token_file: str
+    ) -> None:
+        """Connects to the controller.
+
+        Args:
+            config: The cluster's configuration.
+            replica: Handle of the replicas.
+            controller_endpoint: ``host:port`` of the controller.
+            admin_token_file: File that holds the admin token.
+
+        Raises:
+            StartupError: There is no admin token.
+        """
+        self._replica = replica.options(stream=True, method_name="generate")
+        self._metadata = admin_metadata(read_admin_token(Path(admin_token_file)))
+        self._channel = open_channel(controller_endpoint)
+        self._tenants = stubs(self._channel).tenants
+        self._service = GatewayService(
+            model=config.model,
+            authenticator=Authenticator(self._resolve, key_cache_s=config.gateway.key_cache_s),
+            call_replica=self._call_replica,
+            max_input_bytes=config.gateway.max_input_bytes,
+        )
+
+    async def Generate(self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext) -> pb.GenerateResponse:
+        """Generates the whole answer; see the proto."""
+        with reported(grpc_context):
+            return await self._service.answer(request, grpc_context.invocation_metadata())
+        return pb.GenerateResponse()
+
+    async def GenerateStream(
+        self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """Generates the answer as it grows; see the proto."""
+        with reported(grpc_context):
+            async with aclosing(self._service.stream(request, grpc_context.invocation_metadata())) as responses:
+                async for response in responses:
+                    yield response
+        if grpc_context.code():
+            yield pb.GenerateResponse()  # Ray Serve sends a status along with messages only; this one is empty
+
+    async def _resolve(self, key: str) -> str:
+        """Asks the controller whose key it is; errors as ``Authenticator`` wants them."""
+        request = tenant_pb.ResolveTenantKeyRequest(key=key)
+        try:
+            response = await self._tenants.ResolveTenantKey(request, metadata=self._metadata, timeout=RESOLVE_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        tenant_id: str = response.tenant.tenant_id
+        return tenant_id
+
+    async def _call_replica(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
+        """Runs a call on a replica.
+
+        Raises:
+            UnavailableError: No replica took it, or the one that did is gone.
+        """
+        response = self._replica.remote(call)
+        try:
+            async for item in response:
+                yield item
+        except (RayActorError, DeploymentUnavailableError, BackPressureError) as error:
+            raise UnavailableError("No replica can take the request now, or its replica stopped; retry.") from error
+        finally:
+            response.cancel()  # ends it at the replica when this is closed early; nothing after the end
+
+    async def __del__(self) -> None:
+        """Closes the channel; Ray Serve awaits it once the running requests have ended."""
+        if channel := getattr(self, "_channel", None):
+            await channel.close()

@@ -14,8 +14,8 @@ def layer_budgets(
     available_BL: Tensor,
     floor_cells_B: Tensor,
     *,
-    floor: float,
-    ceiling: float,
+    floor: float = 0.25,
+    ceiling: float = 2.0,
 ) -> Tensor:
     """See ``reasonalloc.ops.budgets.layer_budgets``; raises on a total above what a request has."""
     budgets_BL = torch.zeros_like(available_BL)

@@ -13,9 +13,9 @@ def route_heads(
     lengths_RH: Tensor,
     layer_budget_R: Tensor,
     *,
-    power: float,
-    floor: float,
-    ceiling: float,
+    power: float = 0.5,
+    floor: float = 0.25,
+    ceiling: float = 2.0,
     min_cells: int,
 ) -> Tensor:
     """See ``reasonalloc.ops.route.route_heads``; raises on a budget above what a layer has."""

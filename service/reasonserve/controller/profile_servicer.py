@@ -107,6 +107,11 @@ def _check(content: bytes) -> Profile:
         raise InvalidRequestError("content: is not UTF-8; upload a profile's JSON file.", field="content") from error
     except ProfileError as error:
         raise InvalidRequestError(f"content: is no layer profile: {error}", field="content") from error
+    if layers.to_json().encode() != content:
+        # Engines name a profile by its canonical text; equal bytes make it the same name here.
+        raise InvalidRequestError(
+            "content: is not in canonical form; upload the file as calibration wrote it.", field="content"
+        )
     digest = hashlib.sha256(content).hexdigest()
     return Profile(
         profile_id=digest[:12],

@@ -1,0 +1,147 @@
+"""The store on a real SQLite file: what was written is there again, and nothing else."""
+
+import sqlite3
+
+import pytest
+
+from reasonserve import errors
+from reasonserve.controller.ledger import Ledger
+from reasonserve.controller.records import Key, Profile, RequestBudget, Snapshot, Tenant
+from reasonserve.controller.schema import SCHEMA_VERSION
+from reasonserve.controller.store import Store
+
+
+def _tenant(tenant_id="acme", limit=100):
+    return Tenant(
+        tenant_id=tenant_id,
+        display_name="Ä",
+        weight=2,
+        guaranteed_slots=10,
+        limit_slots=limit,
+        request_budget=RequestBudget(min_tokens=32, default_tokens=64, max_tokens=128),
+    )
+
+
+def _profile(name="p" * 12, model="m"):
+    return Profile(
+        profile_id=name, sha256=name, model_fingerprint=model, model_name="M", num_layers=3, created_ns=2**60
+    )
+
+
+@pytest.fixture
+def store(database_url):
+    opened = Store(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ledger(store):
+    return Ledger(store.load(), lease_ttl_s=10, now=0)
+
+
+@pytest.fixture
+def do(store, ledger):
+    def write_and_apply(change):
+        store.write(change)
+        ledger.apply(change)
+
+    return write_and_apply
+
+
+def _reloaded(database_url):
+    again = Store(database_url)
+    try:
+        return again.load()
+    finally:
+        again.close()
+
+
+def test_an_empty_database_is_an_empty_ledger(store):
+    assert store.load() == Snapshot()
+
+
+def test_every_event_survives_a_restart(do, ledger, database_url):
+    do(ledger.create_tenant(_tenant()))
+    do(ledger.create_tenant(_tenant("gone", limit=2**62)))
+    do(ledger.add_key(Key(key_id="k0", tenant_id="acme", secret_hash="h0")))
+    do(ledger.add_key(Key(key_id="k1", tenant_id="acme", secret_hash="h1")))
+    do(ledger.add_key(Key(key_id="k2", tenant_id="gone", secret_hash="h2")))
+    do(ledger.update_tenant(_tenant(limit=50), mask=["limit_slots"], etag=""))
+    do(ledger.revoke_key("acme", "k1"))
+    do(ledger.delete_tenant("gone"))
+    do(ledger.put_profile(_profile("a" * 12), b"old"))
+    do(ledger.put_profile(_profile("b" * 12), b"new"))
+    do(ledger.put_profile(_profile("c" * 12, model="other"), b"else"))
+    for name in ("c", "a", "b"):
+        do(ledger.activate_profile(name * 12))
+    do(ledger.join_replica("r0"))
+    do(ledger.join_replica("r1"))
+    do(ledger.join_replica("r0"))
+    restored = _reloaded(database_url)
+    assert restored == ledger.state.snapshot()
+    assert [key.key_id for key in restored.keys] == ["k0"]
+    assert restored.active == {"m": "b" * 12, "other": "c" * 12}
+
+
+def test_lapsed_replicas_are_gone_after_a_restart(do, store, ledger, database_url):
+    do(ledger.join_replica("r0"))
+    late = Ledger(store.load(), lease_ttl_s=10, now=0)
+    store.write(late.expire(now=10))
+    assert not _reloaded(database_url).epochs
+
+
+def test_content_comes_back_byte_for_byte(do, store, ledger):
+    content = bytes(range(256)) * 9
+    do(ledger.put_profile(_profile(), content))
+    assert store.profile_content("p" * 12) == content
+    with pytest.raises(errors.NotFoundError):
+        store.profile_content("q" * 12)
+
+
+def test_a_second_writer_is_refused_and_changes_nothing(do, store, ledger, database_url):
+    other = Ledger(store.load(), lease_ttl_s=10, now=0)
+    do(ledger.create_tenant(_tenant()))
+    with pytest.raises(errors.UnavailableError, match="Another controller"):
+        store.write(other.create_tenant(_tenant("other")))
+    assert _reloaded(database_url) == ledger.state.snapshot()
+
+
+def test_a_failed_write_leaves_nothing_behind(do, store, ledger, database_url, database_path):
+    do(ledger.create_tenant(_tenant()))
+    with sqlite3.connect(database_path) as connection:
+        connection.execute("DROP TABLE tenant_keys")
+    connection.close()
+    with pytest.raises(errors.UnavailableError):
+        store.write(ledger.add_key(Key(key_id="k", tenant_id="acme", secret_hash="h")))
+    assert ledger.state.revision == 1
+    connection = sqlite3.connect(database_path)
+    assert connection.execute("SELECT revision FROM meta").fetchone() == (1,)
+    connection.close()
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_another_schema_is_refused_with_a_remedy(store, database_url, database_path, version):
+    with sqlite3.connect(database_path) as connection:
+        connection.execute("UPDATE meta SET schema_version = ?", (version,))
+    connection.close()
+    with pytest.raises(errors.StartupError, match=f"schema version {version}.*start"):
+        Store(database_url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/x.db", "postgresql+nodriver://h/d"])
+def test_an_unusable_database_is_refused(url):
+    with pytest.raises(errors.StartupError, match="--database-url"):
+        Store(url)
+
+
+def test_a_file_that_is_no_database_is_refused(database_url, database_path):
+    database_path.write_bytes(b"not a database" * 100)
+    with pytest.raises(errors.StartupError):
+        Store(database_url)
+
+
+def test_commits_are_synchronous(store):
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"

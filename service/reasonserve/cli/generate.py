@@ -77,7 +77,9 @@ def generate(
     if as_json:
         print_json(response)
     else:
-        err.print(f"\n{summary(response)}\nRequest {response.request_id}, trace {trace_id}", style="dim")
+        err.print(
+            f"\n{summary(response)}\nRequest {response.request_id}, trace {trace_id}", style="dim", soft_wrap=True
+        )
     if trace:
         out.print(tracing.tree_of(spans, trace_id))
 

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -59,12 +60,12 @@ def print_json(message: Message) -> None:
 
 def table(*columns: str, title: str | None = None) -> Table:
     """Returns an empty table whose columns after the first are aligned right."""
-    made = Table(title=title, title_justify="left")
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         made.add_column(column, justify="right" if index else "left", overflow="fold")
     return made
 
 
 def slots_and_mib(slots: int, bytes_per_slot: int) -> str:
-    """Returns ``slots (MiB)``; slots alone when the size of one is not known."""
-    return f"{slots} ({slots * bytes_per_slot / MIB:.1f} MiB)" if bytes_per_slot else str(slots)
+    """Returns slots with their MiB below; slots alone when the size of one is not known."""
+    return f"{slots}\n{slots * bytes_per_slot / MIB:.1f} MiB" if bytes_per_slot else str(slots)

@@ -166,12 +166,12 @@ def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]
 
 
 def _show(tenants: list[pb.Tenant]) -> None:
-    shown = table("tenant", "weight", "guaranteed slots", "limit slots", "budget min", "default", "max", "keys")
+    shown = table("tenant", "weight", "guaranteed", "limit", "min budget", "default", "max")
     for tenant in tenants:
         budget = tenant.request_budget
         numbers = (
             *(tenant.weight, tenant.guaranteed_slots, tenant.limit_slots),
-            *(budget.min_tokens, budget.default_tokens, budget.max_tokens, len(tenant.keys)),
+            *(budget.min_tokens, budget.default_tokens, budget.max_tokens),
         )
         shown.add_row(tenant.tenant_id, *map(str, numbers))
     out.print(shown)

@@ -84,18 +84,18 @@ class Host:
     def _start(self) -> None:
         self._paths.prepare()
         os.environ.update(serving.environment(self._config.telemetry, self._paths.trace_file))
-        self._enter("ray", "starting Ray and the controller")
+        self._enter("ray")
         # Three things that do not need each other; Ray must be on this thread.
         self._controller = ControllerChild(command(self._config.controller, self._paths), self._on_controller)
         resolving = _in_thread(resolve_model, self._config.model, lambda text: self._enter_if("model", str(text)))
         serving.start(self._config)
         _on_signals(_raise_stop)  # ray.init put its own handler in.
-        self._enter("controller", "waiting for its health")
+        self._enter("controller")
         self._controller.wait_healthy(self._config.controller.endpoint)
         self._enter("model", self._config.model)
         model_path = resolving.result()
         ensure_active(self._config.controller.endpoint, self._paths.admin_token_file, model_path)
-        self._enter("engine", "loading the weights")
+        self._enter("engine")
         token_file = self._paths.admin_token_file
         serving.deploy(
             self._config, admin_token_file=token_file, model_path=model_path, engine_factory=self._engine_factory

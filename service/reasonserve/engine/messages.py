@@ -21,7 +21,17 @@ HANDSHAKE_KEY = "reasonserve"
 SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
 """Environment variable that carries ``EngineSettings`` to the scheduler processes."""
 
-REQUIRED_SEAMS = ("attention", "handshake", "pool", "positions", "prefill", "release", "rounds", "seeds")
+REQUIRED_SEAMS = (
+    "attention",
+    "handshake",
+    "pool",
+    "positions",
+    "prefill",
+    "release",
+    "rounds",
+    "seeded-draw",
+    "seeds",
+)
 """Seams that a scheduler must report before its replica serves."""
 
 Method = Literal["reasonalloc", "r-kv", "full"]

@@ -12,6 +12,7 @@ import torch
 
 from reasonserve.engine import seams
 from reasonserve.engine.messages import HANDSHAKE_KEY
+from reasonserve.engine.sampling import multinomial_with_seed
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
@@ -39,6 +40,7 @@ def install() -> None:
             seams.ROUNDS: _round_before_decode,
             seams.POSITIONS: _use_true_positions,
             seams.SEEDS: _keep_seeds,
+            seams.SEEDED_DRAW: multinomial_with_seed,
             seams.RELEASE: _release_rows,
             seams.HANDSHAKE: _add_handshake,
         }

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 SGLANG_VERSION = "0.5.23"
 
-Kind = Literal["before", "after", "backend"]
+Kind = Literal["before", "after", "replace", "backend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Seam:
     Attributes:
         name: How the handshake names it.
         target: Dotted path of the symbol.
-        kind: Hook before or after it, or a registry that takes our class.
+        kind: Hook before, after or in place of it, or a registry that takes our class.
         parameters: Leading parameters that our hook relies on.
         why: What breaks without it.
     """
@@ -76,6 +76,13 @@ SEEDS = Seam(
     ("cls", "batch"),
     "SGLang drops a request's seed unless the whole engine runs its slow deterministic mode",
 )
+SEEDED_DRAW = Seam(
+    "seeded-draw",
+    "sglang.srt.layers.sampler.multinomial_with_seed",
+    "replace",
+    ("logprobs", "seed", "positions"),
+    "SGLang's seeded draw needs a compiled kernel that a plain CPU does not have",
+)
 RELEASE = Seam(
     "release",
     "sglang.srt.mem_cache.common.release_kv_cache",
@@ -91,7 +98,7 @@ HANDSHAKE = Seam(
     "the replica must know that all of this is in place",
 )
 
-SEAMS: tuple[Seam, ...] = (POOL, ATTENTION, PREFILL, ROUNDS, POSITIONS, SEEDS, RELEASE, HANDSHAKE)
+SEAMS: tuple[Seam, ...] = (POOL, ATTENTION, PREFILL, ROUNDS, POSITIONS, SEEDS, SEEDED_DRAW, RELEASE, HANDSHAKE)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sglang.srt.managers.schedule_batch.ReqKvInfo": ("req_pool_idx", "kv_committed_len", "kv_allocated_len"),
@@ -108,7 +115,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 
 def register(hooks: dict[Seam, Callable[..., Any]]) -> None:
-    """Registers a hook for each seam of kind ``before`` or ``after``.
+    """Registers a hook for each seam that is one.
 
     Raises:
         KeyError: A seam has no hook.

@@ -226,7 +226,7 @@ def _chunk(output: Mapping[str, Any], before: EngineChunk) -> EngineChunk:
 def _without_signal_handlers() -> Iterator[None]:
     """Keeps SGLang from installing handlers: a Serve replica runs this off the main thread, where that raises."""
     install = signal.signal
-    signal.signal = lambda *_: None  # type: ignore[assignment,misc]
+    signal.signal = lambda *_: None
     try:
         yield
     finally:

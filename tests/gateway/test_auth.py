@@ -1,0 +1,113 @@
+"""Whose key it is: caching, revocation, and a controller that is away."""
+
+import asyncio
+
+import pytest
+
+from reasonserve.errors import NotFoundError, UnauthenticatedError, UnavailableError
+from reasonserve.gateway.auth import Authenticator, bearer_key
+
+
+class Controller:
+    """Knows one key and can be away."""
+
+    def __init__(self):
+        self.keys = {"good": "acme"}
+        self.away = False
+        self.asked = 0
+        self.now = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def resolve(self, key):
+        self.asked += 1
+        await self.gate.wait()
+        if self.away:
+            raise UnavailableError("away")
+        if key not in self.keys:
+            raise NotFoundError("no such key")
+        return self.keys[key]
+
+
+@pytest.fixture
+def controller():
+    return Controller()
+
+
+@pytest.fixture
+def auth(controller):
+    return Authenticator(controller.resolve, key_cache_s=5.0, clock=lambda: controller.now)
+
+
+@pytest.mark.parametrize(
+    "metadata", [[], [("authorization", "good")], [("authorization", "Bearer ")], [("authorization", b"Bearer good")]]
+)
+def test_a_call_without_a_bearer_key_is_refused(metadata):
+    with pytest.raises(UnauthenticatedError, match="authorization: Bearer KEY"):
+        bearer_key(metadata)
+
+
+def test_the_scheme_is_not_case_sensitive():
+    assert bearer_key([("x", "y"), ("authorization", "bearer good")]) == "good"
+
+
+async def test_a_verified_key_is_asked_for_once_until_it_expires(auth, controller):
+    for _ in range(3):
+        assert await auth.tenant_of("good") == "acme"
+    assert controller.asked == 1
+    controller.now = 5.0
+    await auth.tenant_of("good")
+    assert controller.asked == 2
+
+
+async def test_a_revoked_key_stops_working_when_its_cache_expires(auth, controller):
+    await auth.tenant_of("good")
+    del controller.keys["good"]
+    controller.now = 5.0
+    with pytest.raises(UnauthenticatedError):
+        await auth.tenant_of("good")
+    controller.away = True  # and is not honoured as stale either
+    controller.now = 7.0
+    with pytest.raises(UnavailableError):
+        await auth.tenant_of("good")
+
+
+async def test_a_refusal_is_remembered_for_a_second_at_most(auth, controller):
+    for _ in range(2):
+        with pytest.raises(UnauthenticatedError):
+            await auth.tenant_of("new")
+    assert controller.asked == 1
+    controller.keys["new"] = "other"
+    controller.now = 1.0
+    assert await auth.tenant_of("new") == "other"
+
+
+async def test_known_keys_work_for_ten_minutes_without_the_controller(auth, controller):
+    await auth.tenant_of("good")
+    controller.away = True
+    controller.now = 599.0
+    assert await auth.tenant_of("good") == "acme"
+    with pytest.raises(UnavailableError):
+        await auth.tenant_of("unknown")
+    controller.now = 600.0
+    with pytest.raises(UnavailableError):
+        await auth.tenant_of("good")
+
+
+async def test_callers_with_the_same_key_ask_once_and_a_leaver_does_not_spoil_it(auth, controller):
+    controller.gate.clear()
+    callers = [asyncio.create_task(auth.tenant_of("good")) for _ in range(3)]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    await asyncio.sleep(0)
+    controller.gate.set()
+    assert await asyncio.gather(*callers[1:]) == ["acme", "acme"]
+    assert controller.asked == 1
+
+
+async def test_keys_are_not_kept(auth):
+    await auth.tenant_of("good")
+    with pytest.raises(UnauthenticatedError):
+        await auth.tenant_of("other-secret")
+    assert "good" not in repr(vars(auth))
+    assert "other-secret" not in repr(vars(auth))

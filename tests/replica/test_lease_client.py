@@ -1,0 +1,134 @@
+"""The lease stream against a gRPC server whose lease, and death, the test decides."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from reasonserve.api.v1 import lease_service_pb2 as pb
+from reasonserve.api.v1 import lease_service_pb2_grpc as pb_grpc
+from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.errors import UnavailableError
+from reasonserve.replica.admission import Admission
+from reasonserve.replica.fake_engine import FakeEngine
+from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
+from reasonserve.replica.sizing import KvAsk
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Controller(pb_grpc.LeaseServiceServicer):
+    """Answers each report with the lease in force; ``broken`` ends streams after their first answer."""
+
+    def __init__(self, ttl_s):
+        self.ttl_s = ttl_s
+        self.slots = 500
+        self.broken = False
+        self.streams = 0
+        self.tokens = set()
+        self.reports = asyncio.Queue()
+
+    async def Lease(self, request_iterator, context):
+        self.streams += 1
+        self.tokens |= {value for key, value in context.invocation_metadata() if key == "authorization"}
+        async for report in request_iterator:
+            await self.reports.put(report)
+            response = pb.LeaseResponse(epoch=self.streams, num_replicas=1)
+            response.ttl.FromNanoseconds(int(self.ttl_s * 1e9))
+            budget = tenant_pb.RequestBudget(min_tokens=32, default_tokens=64, max_tokens=128)
+            tenant = tenant_pb.Tenant(tenant_id="a", limit_slots=1000, request_budget=budget)
+            response.tenants.append(pb.TenantLease(tenant=tenant, slots=self.slots))
+            yield response
+            if self.broken:
+                await context.abort(grpc.StatusCode.ABORTED, "gone")
+
+    async def report(self, accept):
+        while not accept(report := await self.reports.get()):
+            pass
+        return report
+
+
+@asynccontextmanager
+async def running(ttl_s):
+    controller = Controller(ttl_s)
+    server = grpc.aio.server()
+    pb_grpc.add_LeaseServiceServicer_to_server(controller, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    engine = FakeEngine()
+    admission = Admission(pool_slots=4096, buffer_tokens=16)
+    client = LeaseClient(
+        endpoint=f"127.0.0.1:{port}",
+        token="secret",
+        identity=ReplicaIdentity(replica_id="r1", model="fake", handshake=engine.handshake),
+        admission=admission,
+        load=engine.load,
+    )
+    client.start()
+    try:
+        yield controller, admission, client
+    finally:
+        await client.stop()
+        await server.stop(None)
+
+
+async def until_leased(admission, slots, now=0.0):
+    while True:
+        try:
+            if admission.allowed_slots("a", now=now) == slots:
+                return
+        except UnavailableError:
+            pass
+        await asyncio.sleep(0.01)
+
+
+async def test_reports_who_it_is_and_puts_the_lease_in_force():
+    async with running(ttl_s=300) as (controller, admission, client):
+        report = await controller.report(lambda _: True)
+        assert (report.replica_id, report.model, report.capacity_slots) == ("r1", "fake", 16384)
+        assert report.profile_id == "fake-profile"
+        assert report.bytes_per_slot > 0
+        await until_leased(admission, 500)
+        assert controller.tokens == {"Bearer secret"}
+        client.check_health()
+
+
+async def test_a_change_of_use_is_reported_without_waiting_for_the_renewal():
+    async with running(ttl_s=300) as (controller, admission, client):
+        await until_leased(admission, 500)
+        admission.admit("x", "a", KvAsk(budget_tokens=64), prompt_tokens=10, max_new_tokens=200, now=0.0)
+        client.use_changed()
+        report = await controller.report(lambda r: r.tenants)
+        assert [(t.tenant_id, t.reserved_slots, t.active_requests) for t in report.tenants] == [("a", 90, 1)]
+        admission.release("x")
+        client.use_changed()
+        assert (await controller.report(lambda r: r.tenants[0].reserved_slots == 0)).tenants[0].active_requests == 0
+
+
+async def test_renews_unasked_and_takes_a_new_split():
+    async with running(ttl_s=0.6) as (controller, admission, _):
+        await until_leased(admission, 500)
+        controller.slots = 200
+        await until_leased(admission, 200)
+        assert controller.streams == 1
+
+
+async def test_a_broken_stream_is_opened_anew_and_the_lease_stays():
+    async with running(ttl_s=300) as (controller, admission, client):
+        await until_leased(admission, 500)
+        controller.broken = True
+        client.use_changed()
+        while controller.streams < 3:
+            await asyncio.sleep(0.01)
+            assert admission.allowed_slots("a", now=0.0) == 500
+            client.check_health()
+            client.use_changed()
+
+
+async def test_an_ended_task_is_ill_health():
+    async with running(ttl_s=300) as (_, _, client):
+        client.check_health()
+        await client.stop()
+        with pytest.raises(UnavailableError):
+            client.check_health()

@@ -1,0 +1,120 @@
+"""Spans to a file by several processes, the tree of a trace, the environment of a node."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from rich.console import Console
+
+from reasonserve.errors import NotFoundError
+from reasonserve.telemetry import names
+from reasonserve.telemetry.settings import EXPORTER_IMPORT_PATH, TelemetrySettings, node_environment
+from reasonserve.telemetry.tracing import TraceparentInterceptor, root_span, set_up_tracing, trace_id_of
+from reasonserve.telemetry.tree import read_trace, trace_tree
+
+WRITER = """
+import sys
+from reasonserve.telemetry.tracing import root_span, set_up_tracing
+provider = set_up_tracing("writer")
+for index in range(200):
+    with root_span(provider, "s") as span:
+        span.set_attribute("text", sys.argv[1] * 2000)
+provider.shutdown()
+"""
+
+
+def span(span_id, parent_id, name, start, end, **more):
+    base = {"trace_id": "t", "status": "UNSET", "attributes": {}, "events": []}
+    return base | {"span_id": span_id, "parent_id": parent_id, "name": name, "start_ns": start, "end_ns": end} | more
+
+
+def show(tree):
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(tree)
+    return capture.get()
+
+
+def test_lines_of_several_processes_do_not_mix(tmp_path):
+    path = tmp_path / "made" / "spans.jsonl"
+    environment = {"REASONSERVE_TRACE_FILE": str(path)}
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, letter], env=environment) for letter in "ab"]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    texts = [json.loads(line)["attributes"]["text"] for line in path.read_text().splitlines()]
+    assert sorted(texts) == ["a" * 2000] * 200 + ["b" * 2000] * 200
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_the_tree_follows_parents_and_shows_figures_rounds_and_orphans():
+    round_event = {
+        "name": names.EVENT_ROUND,
+        "time_ns": 3_500_000,
+        "attributes": {names.ROUND_KEPT_CELLS: 64, names.ROUND_LAYER_BUDGETS: [12.0, 20.5]},
+    }
+    tree = show(
+        trace_tree(
+            [
+                span("c", "b", "chat m", 2_000_000, 5_000_000, attributes={names.KV_ROUNDS: 1}, events=[round_event]),
+                span("a", None, "client", 0, 9_000_000),
+                span("b", "a", "gateway", 1_000_000, 8_000_000, status="ERROR"),
+                span("o", "lost", "orphan", 6_000_000, 7_000_000),
+            ]
+        )
+    )
+    lines = [line.rstrip() for line in tree.splitlines()]
+    assert lines == [
+        "trace t",
+        "├── client  9.0 ms",
+        "│   └── gateway  7.0 ms",
+        "│       └── chat m  3.0 ms  rounds=1",
+        "│           └── +1.5 ms reasonserve.kv.round  kept_cells=64 layer_budgets=[12 20.5]",
+        "└── orphan  1.0 ms",
+    ]
+
+
+def test_spans_are_read_back_as_written(tmp_path, monkeypatch):
+    path = tmp_path / "spans.jsonl"
+    monkeypatch.setenv("REASONSERVE_TRACE_FILE", str(path))
+    provider = set_up_tracing("t")
+    with pytest.raises(KeyError), root_span(provider) as root:
+        raise KeyError("secret")
+    provider.shutdown()
+    (record,) = read_trace(path, trace_id_of(root))
+    assert (record["name"], record["parent_id"], record["status"]) == (names.SPAN_CLIENT, None, "ERROR")
+    assert record["attributes"] == {names.ERROR_TYPE: "KeyError"}
+    assert "secret" not in path.read_text()
+    for missing in (path, tmp_path / "nothing"):
+        with pytest.raises(NotFoundError, match="no trace"):
+            read_trace(missing, "0" * 32)
+
+
+def test_the_interceptor_sends_the_current_span_along():
+    sent = []
+
+    def continuation(details, request):
+        sent.append(dict(details.metadata))
+        return request
+
+    details = grpc.ClientCallDetails()
+    details.method, details.timeout, details.metadata = "/m", None, [("authorization", "k")]
+    details.credentials = details.wait_for_ready = details.compression = None
+    provider = set_up_tracing("t")
+    with root_span(provider) as root:
+        TraceparentInterceptor().intercept_unary_stream(continuation, details, "request")
+    TraceparentInterceptor().intercept_unary_unary(continuation, details, "request")
+    provider.shutdown()
+    assert sent[0]["traceparent"].split("-")[1] == trace_id_of(root)
+    assert sent[0]["authorization"] == "k"
+    assert sent[1] == {"authorization": "k"}
+
+
+def test_a_nodes_environment_is_what_the_settings_read(monkeypatch):
+    environment = node_environment(trace_file=Path("spans"), otlp_endpoint="http://h:4317", sampling_ratio=0.5)
+    assert environment["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] == EXPORTER_IMPORT_PATH
+    assert environment["RAY_SERVE_TRACING_SAMPLING_RATIO"] == "0.5"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert TelemetrySettings() == TelemetrySettings(trace_file=Path("spans"), otlp_endpoint="http://h:4317")

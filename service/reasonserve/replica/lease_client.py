@@ -110,7 +110,7 @@ class LeaseClient:
     async def _run(self) -> None:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((grpc.RpcError, _StreamEndedError, UnavailableError)),
-            wait=wait_exponential_jitter(initial=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
+            wait=wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
             before_sleep=_log_failure,
         )
         async with open_channel(self._endpoint) as channel:

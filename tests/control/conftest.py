@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 
 from reasonserve import controller_client
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
@@ -11,6 +12,10 @@ from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.controller.core import Controller
 from reasonserve.controller.main import build_server
 from reasonserve.controller.store import Store
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TOKEN = "an-admin-token-of-this-test"
 TTL_S = 10.0

@@ -148,12 +148,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_overcommitted(self):
-        if hasattr(self, "ledger"):
-            self.ledger.check_integrity()
-            assert {*self.ledger.leases.replicas} <= {*self.ledger.state.epochs}
+        self.ledger.check_integrity()
+        assert {*self.ledger.leases.replicas} <= {*self.ledger.state.epochs}
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestLedger = LedgerMachine.TestCase
 
 

@@ -192,6 +192,15 @@ def test_idle_memory_is_lent_and_a_guarantee_takes_it_back():
     assert split_leases(tenants, {"r": late}) == {"r": {"gold": 20, "free": 80}}
 
 
+def test_a_guarantee_follows_demand_to_the_replica_that_has_it():
+    tenants = {
+        "gold": TenantShare(weight=1, guaranteed=80, limit=80),
+        "heavy": TenantShare(weight=9, guaranteed=0, limit=200),
+    }
+    replicas = {"r0": ReplicaLoad(capacity=100, wanted={"gold": 80, "heavy": 100}), "r1": ReplicaLoad(capacity=100)}
+    assert split_leases(tenants, replicas) == {"r0": {"gold": 80, "heavy": 20}, "r1": {"gold": 0, "heavy": 100}}
+
+
 def test_a_limit_follows_demand_over_replicas():
     tenants = {"a": TenantShare(weight=1, guaranteed=0, limit=100)}
     replicas = {"r0": ReplicaLoad(capacity=100, wanted={"a": 90}), "r1": ReplicaLoad(capacity=100, wanted={"a": 10})}

@@ -73,7 +73,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.put_profile(_profile("a" * 12), b"old"))
     do(ledger.put_profile(_profile("b" * 12), b"new"))
     do(ledger.put_profile(_profile("c" * 12, model="other"), b"else"))
-    for name in ("c", "a", "b"):
+    for name in ("c", "b", "a"):
         do(ledger.activate_profile(name * 12))
     do(ledger.join_replica("r0"))
     do(ledger.join_replica("r1"))
@@ -81,7 +81,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     restored = _reloaded(database_url)
     assert restored == ledger.state.snapshot()
     assert [key.key_id for key in restored.keys] == ["k0"]
-    assert restored.active == {"m": "b" * 12, "other": "c" * 12}
+    assert restored.active == {"m": "a" * 12, "other": "c" * 12}
 
 
 def test_lapsed_replicas_are_gone_after_a_restart(do, store, ledger, database_url):

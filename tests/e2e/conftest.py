@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,17 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
+
+
+@pytest.fixture
+def three_ports() -> int:
+    """The first of three ports in a row that were free a moment ago."""
+    for first in free_ports(16):
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + 3):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no three free ports in a row")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
@@ -22,7 +23,7 @@ from reasonserve.cli.demo_view import comparison, watching
 from reasonserve.cli.generate import Method, build_request, sampling
 from reasonserve.cli.output import err, out
 from reasonserve.config import ServiceConfig
-from reasonserve.errors import ReasonServeError, StartupError
+from reasonserve.errors import ReasonServeError, StartupError, UnavailableError
 from reasonserve.stack import control
 from reasonserve.stack.paths import StatePaths
 from reasonserve.stack.state import StackState
@@ -32,6 +33,7 @@ from reasonserve.telemetry.tree import Record, trace_tree
 
 TENANT = "demo"
 BUDGET_TOKENS = 128
+TENANT_WITHIN_S = 10.0
 TEMPERATURE = 0.6
 SEED = 7
 PROMPT = (
@@ -133,16 +135,31 @@ def _show(state: StackState, paths: StatePaths, tokens: int) -> Shown:
         tracing.traced(state.trace_file) as provider,
         client.gateway(state.gateway_endpoint, key) as gateway,
     ):
-        # Tells the prompt's length and puts it into the prefix cache, so that both runs begin alike.
-        prompt_tokens = gateway.generate(_request(Method.REASONALLOC, 1)).usage.input_tokens
+        prompt = _warm_up(gateway)
         out.print(f"\n[bold]With a KV budget of {BUDGET_TOKENS} tokens per layer and head[/]: {PROMPT}\n")
-        with root_span(provider) as span, watching(out, prompt_tokens, tokens, with_text=True) as watch:
+        with root_span(provider) as span, watching(out, prompt, tokens, with_text=True) as watch:
             bounded = measure(gateway, _request(Method.REASONALLOC, tokens), watch)
         trace_id = trace_id_of(span)
         out.print("\n[bold]The same request without compression[/]")
-        with root_span(provider), watching(out, prompt_tokens, tokens, with_text=False) as watch:
+        with root_span(provider), watching(out, prompt, tokens, with_text=False) as watch:
             full = measure(gateway, _request(Method.FULL, tokens), watch)
     return Shown(bounded, full, tracing.wait_for_trace(state.trace_file, trace_id))
+
+
+def _warm_up(gateway: client.Gateway) -> pb.Usage:
+    """Puts the prompt into the prefix cache, so that both runs begin alike; returns its length and what is shared.
+
+    The first call also waits for the replica to hear of the new tenant.
+    """
+    request = _request(Method.REASONALLOC, 1)
+    patient = Retrying(
+        retry=retry_if_exception_type(UnavailableError),
+        stop=stop_after_delay(TENANT_WITHIN_S),
+        wait=wait_fixed(0.2),
+        reraise=True,
+    )
+    patient(gateway.generate, request)
+    return gateway.generate(request).usage
 
 
 def _request(method: Method, tokens: int) -> pb.GenerateRequest:

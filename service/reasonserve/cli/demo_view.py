@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.cli.demo_run import Progress, Run
 from reasonserve.cli.output import table
 
@@ -26,38 +27,38 @@ def stock_slots(prompt_tokens: int, output_tokens: int) -> int:
     return prompt_tokens + output_tokens
 
 
-def figures(prompt_tokens: int, progress: Progress) -> str:
+def figures(prompt: pb.Usage, progress: Progress) -> str:
     """Returns the live line.
 
-    The shared prompt is counted on both sides; what is held is as the engine reports it.
+    The shared part of the prompt is counted on both sides; private slots are as the engine reports them.
     """
     return (
-        f"KV slots held: {prompt_tokens + progress.held_slots}"
-        f" | stock SGLang would hold: {stock_slots(prompt_tokens, progress.output_tokens)}"
+        f"KV slots held: {prompt.cached_tokens + progress.held_slots}"
+        f" | stock SGLang would hold: {stock_slots(prompt.input_tokens, progress.output_tokens)}"
         f" | rounds: {progress.rounds} | tokens: {progress.output_tokens}"
     )
 
 
 @contextmanager
-def watching(console: Console, prompt_tokens: int, tokens: int, *, with_text: bool) -> Iterator[Watch]:
+def watching(console: Console, prompt: pb.Usage, tokens: int, *, with_text: bool) -> Iterator[Watch]:
     """Shows a stream while the body runs: live on a terminal, a line every 128 tokens elsewhere.
 
     Args:
         console: Where to.
-        prompt_tokens: Tokens of the prompt.
+        prompt: The prompt's tokens, and those of them that the prefix cache shares.
         tokens: Tokens that will be generated.
         with_text: Show the generated text too.
     """
     if not console.is_terminal:
-        yield _log_lines(console, prompt_tokens, with_text)
+        yield _log_lines(console, prompt, with_text)
         return
     with Live(console=console, refresh_per_second=8) as live:
-        yield lambda progress: live.update(_frame(console, prompt_tokens, tokens, progress, with_text))
+        yield lambda progress: live.update(_frame(console, prompt, tokens, progress, with_text))
 
 
-def _frame(console: Console, prompt_tokens: int, tokens: int, progress: Progress, with_text: bool) -> Group:
+def _frame(console: Console, prompt: pb.Usage, tokens: int, progress: Progress, with_text: bool) -> Group:
     bar = ProgressBar(total=tokens, completed=progress.output_tokens)
-    line = Text(figures(prompt_tokens, progress), style="bold cyan")
+    line = Text(figures(prompt, progress), style="bold cyan")
     if not with_text:
         return Group(bar, line)
     wrapped = Text(progress.text).wrap(console, console.width - 4)
@@ -65,7 +66,7 @@ def _frame(console: Console, prompt_tokens: int, tokens: int, progress: Progress
     return Group(Panel(shown, title="thinking", height=SHOWN_LINES + 2), bar, line)
 
 
-def _log_lines(console: Console, prompt_tokens: int, with_text: bool) -> Watch:
+def _log_lines(console: Console, prompt: pb.Usage, with_text: bool) -> Watch:
     told_tokens = told_chars = 0
 
     def tell(progress: Progress) -> None:
@@ -76,7 +77,7 @@ def _log_lines(console: Console, prompt_tokens: int, with_text: bool) -> Watch:
         if with_text:
             console.print(Text(progress.text[told_chars:]), soft_wrap=True)
             told_chars = len(progress.text)
-        console.print(figures(prompt_tokens, progress), soft_wrap=True)
+        console.print(figures(prompt, progress), soft_wrap=True)
 
     return tell
 

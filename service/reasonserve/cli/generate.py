@@ -34,24 +34,33 @@ class PromptMode(StrEnum):
         return pb.PROMPT_MODE_PINNED if self is PromptMode.PINNED else pb.PROMPT_MODE_EVICTABLE
 
 
+Prompt = Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")]
+Chat = Annotated[bool, typer.Option("--chat/--raw", help="Use the model's chat template, or not.")]
+Budget = Annotated[
+    int | None, typer.Option("--budget", help="KV budget, tokens per layer and kv head. Default: the tenant's.")
+]
+MethodOption = Annotated[Method, typer.Option("--method", help="How the budget is spent.")]
+ModeOption = Annotated[PromptMode, typer.Option("--prompt-mode", help="Keep the prompt whole, or let it compete.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes the sampling reproducible.")]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of the answer.")]
+Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")]
+Trace = Annotated[bool, typer.Option("--trace", help="Print the request's trace afterwards.")]
+
+
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
-    chat: Annotated[
-        bool, typer.Option("--chat/--raw", help="Use the model's chat template, or the text as is.")
-    ] = True,
-    budget: Annotated[
-        int | None, typer.Option("--budget", help="KV budget, tokens per layer and kv head. Default: the tenant's.")
-    ] = None,
-    method: Annotated[Method, typer.Option("--method", help="How the budget is spent.")] = Method.REASONALLOC,
-    prompt_mode: Annotated[
-        PromptMode, typer.Option("--prompt-mode", help="Keep the prompt whole, or let it compete.")
-    ] = PromptMode.PINNED,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")] = 256,
-    temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")] = 0.6,
-    seed: Annotated[int | None, typer.Option("--seed", help="Makes the sampling reproducible.")] = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of the answer.")] = False,
-    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")] = True,
-    trace: Annotated[bool, typer.Option("--trace", help="Print the request's trace afterwards.")] = False,
+    prompt: Prompt,
+    chat: Chat = True,
+    budget: Budget = None,
+    method: MethodOption = Method.REASONALLOC,
+    prompt_mode: ModeOption = PromptMode.PINNED,
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.6,
+    seed: Seed = None,
+    ignore_eos: IgnoreEos = False,
+    stream: Stream = True,
+    trace: Trace = False,
     as_json: options.AsJson = False,
     endpoint: options.Endpoint = None,
     api_key: options.ApiKey = None,
@@ -72,16 +81,18 @@ def generate(
         client.gateway(client.gateway_endpoint(endpoint, state_dir), api_key) as gateway,
         root_span(provider) as span,
     ):
-        trace_id = trace_id_of(span)
         response = _receive(gateway, request, stream=stream, echo=not as_json)
+    _report(response, trace_id_of(span), as_json=as_json)
+    if trace:
+        out.print(tracing.tree_of(spans, trace_id_of(span)))
+
+
+def _report(response: pb.GenerateResponse, trace_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(response)
-    else:
-        err.print(
-            f"\n{summary(response)}\nRequest {response.request_id}, trace {trace_id}", style="dim", soft_wrap=True
-        )
-    if trace:
-        out.print(tracing.tree_of(spans, trace_id))
+        return
+    figures = f"\n{summary(response)}\nRequest {response.request_id}, trace {trace_id}"
+    err.print(figures, style="dim", soft_wrap=True)
 
 
 def sampling(max_new_tokens: int, temperature: float, seed: int | None, ignore_eos: bool) -> pb.SamplingOptions:

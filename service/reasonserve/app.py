@@ -11,7 +11,7 @@ from reasonserve.config import ServiceConfig
 from reasonserve.gateway.deployment import Gateway
 from reasonserve.replica.deployment import Replica
 
-SERVICER_FUNCTION = "reasonserve.api.v1.generation_service_pb2_grpc.add_GenerationServiceServicer_to_server"
+SERVICER_FUNCTION = "reasonserve.gateway.proxy.add_generation_service"
 GATEWAY_CPUS = 0.1
 """The gateway waits most of the time; a whole core would keep a replica off a small machine."""
 GATEWAY_MAX_ONGOING = 1024

@@ -43,10 +43,10 @@ class Round:
 
     def _tabulate(self, rows, heads):
         width = max(map(len, self.lists.values()), default=0)
-        # Padding holds an impossible cell that claims to be kept and released.
+        # Padding holds an impossible cell that claims to be kept in a slot that stays.
         self.cells_RHN = torch.full((rows, heads, width), -(2**40))
         self.keep_RHN = torch.ones(rows, heads, width, dtype=torch.bool)
-        self.releasable_RHN = torch.ones(rows, heads, width, dtype=torch.bool)
+        self.releasable_RHN = torch.zeros(rows, heads, width, dtype=torch.bool)
         self.lengths_RH = torch.zeros(rows, heads, dtype=torch.int64)
         for (row, head), cells in self.lists.items():
             self.lengths_RH[row, head] = len(cells)

@@ -70,6 +70,13 @@ def test_takes_views_and_changes_nothing(ragged):
         torch.testing.assert_close(view, copy, rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_zero_key_is_like_no_other(ragged):
+    queries, keys, lengths = make_inputs(ragged(9), 20)
+    keys[0, 0, 5] = 0
+    expected = reference.rkv_score(queries, keys, lengths, window=WINDOW, mix=0.0)
+    assert_same_scores(rkv_score(queries, keys, lengths, window=WINDOW, mix=0.0), expected)
+
+
 def test_no_rows(ragged):
     inputs = [tensor[:0] for tensor in make_inputs(ragged(5), 9)]
     assert rkv_score(*inputs, window=WINDOW).shape == (0, 3, 9)

@@ -19,4 +19,4 @@ def keep_top(scores_RHN: Tensor, lengths_RH: Tensor, counts_RH: Tensor) -> Tenso
     level_so_far_RHN = level_RHN.cumsum(dim=2)
     later_RHN = level_so_far_RHN[..., -1:] - level_so_far_RHN
     room_RH1 = counts_RH1 - above_RHN.sum(dim=2, keepdim=True)
-    return (above_RHN | (level_RHN & (later_RHN < room_RH1))) & (counts_RH1 > 0)
+    return above_RHN | (level_RHN & (later_RHN < room_RH1))

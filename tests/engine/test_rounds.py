@@ -1,0 +1,92 @@
+"""A round on a small pool, checked against attention over the positions it says it kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reasonserve.engine.messages import Method
+from reasonserve.engine.rounds import RoundInput, run_round
+from reasonserve.engine.settings import EngineSettings
+
+LAYERS, HEADS, QUERY_HEADS, WIDTH = 3, 2, 4, 8
+BUDGET, TAIL = 40, 20
+SETTINGS = EngineSettings()
+
+
+class SmallPool:
+    """K and V of one request in shuffled slots, with every cell's true position remembered."""
+
+    def __init__(self, seed: int) -> None:
+        g = torch.Generator().manual_seed(seed)
+        num_slots = 100
+        self.k = torch.randn((LAYERS * num_slots * HEADS, WIDTH), generator=g)
+        self.v = torch.randn((LAYERS * num_slots * HEADS, WIDTH), generator=g)
+        self.queries = torch.randn((LAYERS, SETTINGS.window_tokens, QUERY_HEADS, WIDTH), generator=g)
+        self.slots = torch.randperm(num_slots - 1, generator=g)[: BUDGET + TAIL] + 1
+        layers, heads = torch.arange(LAYERS)[:, None, None], torch.arange(HEADS)[None, :, None]
+        self.cells = (layers * num_slots + self.slots) * HEADS + heads
+        self.owned_cells = set(self.cells[:, :, :BUDGET].flatten().tolist())
+
+    def first_round(self) -> RoundInput:
+        lengths = torch.full((LAYERS, HEADS), BUDGET + TAIL)
+        return RoundInput(self.queries, self.cells, lengths, torch.full((LAYERS, HEADS), BUDGET), BUDGET)
+
+
+def positions_of(k_before: torch.Tensor, pool: SmallPool, cells: torch.Tensor, layer: int, head: int) -> list[int]:
+    """Finds each kept key among the original ones: rows are distinct, so the match is exact."""
+    original = k_before[pool.cells[layer, head]]
+    return [int((original == pool.k[c]).all(-1).nonzero().item()) for c in cells]
+
+
+@pytest.mark.parametrize("method", ["r-kv", "reasonalloc"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_round_keeps_exactly_the_budget_in_owned_slots(method: Method, seed: int) -> None:
+    pool = SmallPool(seed)
+    k_before, v_before = pool.k.clone(), pool.v.clone()
+    weights = torch.tensor([1.7, 0.4, 0.9])
+    output = run_round(method, pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+
+    assert int(output.lengths_LH.sum()) == BUDGET * LAYERS * HEADS
+    used: list[int] = []
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            cells = output.cells_LHN[layer, head, : int(output.lengths_LH[layer, head])]
+            used += cells.tolist()
+            kept = positions_of(k_before, pool, cells, layer, head)
+            assert kept == sorted(kept)
+            assert kept[-SETTINGS.window_tokens :] == list(range(BUDGET + TAIL))[-SETTINGS.window_tokens :]
+            assert torch.equal(pool.v[cells], v_before[pool.cells[layer, head, kept]])
+    assert len(used) == len(set(used))
+    assert set(used) <= pool.owned_cells
+
+
+def test_layers_and_heads_get_unequal_shares() -> None:
+    pool = SmallPool(0)
+    weights = torch.tensor([3.0, 0.5, 0.5])
+    output = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+    per_layer = output.lengths_LH.sum(-1)
+    assert per_layer[0] > BUDGET * HEADS > per_layer[1]
+    uniform = run_round("r-kv", pool.k, pool.v, SmallPool(0).first_round(), None, SETTINGS)
+    assert (uniform.lengths_LH == BUDGET).all()
+
+
+def test_rounds_follow_each_other() -> None:
+    """A second round starts from ragged lists and a fresh tail in new slots."""
+    pool = SmallPool(1)
+    weights = torch.tensor([1.5, 0.5, 1.0])
+    first = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+    longest = int(first.lengths_LH.max()) + TAIL
+    cells = torch.zeros((LAYERS, HEADS, longest), dtype=torch.int64)
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            n = int(first.lengths_LH[layer, head])
+            cells[layer, head, :n] = first.cells_LHN[layer, head, :n]
+            cells[layer, head, n : n + TAIL] = pool.cells[layer, head, BUDGET:]
+    work = RoundInput(pool.queries, cells, first.lengths_LH + TAIL, first.lengths_LH, BUDGET)
+    second = run_round("reasonalloc", pool.k, pool.v, work, weights, SETTINGS)
+    assert int(second.lengths_LH.sum()) == BUDGET * LAYERS * HEADS
+    valid = torch.arange(second.cells_LHN.shape[-1]) < second.lengths_LH[..., None]
+    kept = second.cells_LHN[valid].tolist()
+    assert len(kept) == len(set(kept))
+    assert set(kept) <= pool.owned_cells

@@ -93,6 +93,13 @@ class Stack:
         with client.admin(None, None, self.state_dir) as admin:
             return admin.call(admin.services.cluster.GetClusterStatus, cluster_pb.GetClusterStatusRequest())
 
+    def has_replica(self) -> bool:
+        """Returns whether the controller answers and holds a replica's lease."""
+        try:
+            return bool(self.cluster().replicas)
+        except UnavailableError:
+            return False
+
     def tenant_status(self, tenant_id: str) -> cluster_pb.TenantStatus:
         return next(tenant for tenant in self.cluster().tenants if tenant.tenant_id == tenant_id)
 

@@ -133,7 +133,7 @@ def test_a_killed_controller_forgets_nothing(stack: Any, key: str, wait_for: Any
     with stack.gateway(key) as gateway:  # Meanwhile, the replica serves on its last lease.
         assert gateway.generate(long_request(8)).usage.output_tokens == 8
     wait_for(lambda: stack.state.controller_restarts == restarts + 1)
-    wait_for(lambda: bool(stack.cluster().replicas))
+    wait_for(stack.has_replica)
     assert stack.tenant("roomy") == before
     with stack.gateway(key) as gateway:
         assert gateway.generate(long_request(8)).usage.output_tokens == 8

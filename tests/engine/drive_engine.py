@@ -21,8 +21,8 @@ async def run_stock(engine: Any, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def run_reasonserve(engine: Any, request: dict[str, Any]) -> dict[str, Any]:
-    from reasonserve.engine.messages import KvRequest
     from reasonserve.errors import ReasonServeError
+    from reasonserve.kv import KvRequest
     from reasonserve.replica.protocol import EngineRequest, Sampling
 
     call = EngineRequest(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reasonserve.engine.messages import REQUIRED_SEAMS
+from reasonserve.kv import REQUIRED_SEAMS
 
 pytestmark = pytest.mark.engine
 
@@ -59,6 +59,7 @@ def ours(run_job: Callable[[dict[str, Any]], Results], prompts: list[list[int]])
         [
             request("among", prompts[0], 320, kv=bounded),
             request("uniform", prompts[1], 320, kv={"method": "r-kv", **small}),
+            request("evictable", prompts[5], 320, kv={**bounded, "prompt_mode": "evictable"}),
             request("full", prompts[2], 200, kv={"method": "full", "budget_tokens": 0}),
             request("aborted", prompts[3], 320, kv=bounded, abort_after=150),
             request("invalid", prompts[4], kv={"method": "r-kv", "budget_tokens": 8}),
@@ -68,6 +69,7 @@ def ours(run_job: Callable[[dict[str, Any]], Results], prompts: list[list[int]])
             {**request("other", prompts[1], kv=bounded), "sampling": {**seeded, "seed": 12}},
         ],
         [{**request("seed-2", prompts[0], kv=bounded), "sampling": seeded}],
+        [request("evicted prompt again", prompts[5], 8, kv=dense)],
         [request("salted", prompts[0], 8, kv=dense, cache_salt="another tenant")],
     ]
     return run_job({"engine": "reasonserve", **SETUP, "waves": waves})
@@ -108,6 +110,22 @@ def test_private_slots_stay_within_budget_and_buffer(ours: Results, prompts: lis
     assert len(output["kv"]["rounds"]) == (320 - 1 - BUDGET - 1) // BUFFER
     assert output["finish_reason"] == "length"
     assert len(output["token_ids"]) == 320
+
+
+def test_an_evictable_prompt_is_let_go_at_the_first_round(ours: Results, prompts: list[list[int]]) -> None:
+    output, prompt = ours["evictable"], len(prompts[5])
+    first, *later = output["kv"]["rounds"]
+    assert first["evicted_cells"] == (prompt + BUFFER) * 30 * 3
+    assert {r["evicted_cells"] for r in later} == {BUFFER * 30 * 3}
+    held_after = output["held"][first["output_tokens"] + 1 :]
+    assert max(held_after) <= BUDGET + BUFFER
+    assert len(output["token_ids"]) == 320
+
+
+def test_the_tree_keeps_its_copy_of_an_evicted_prompt(stock: Results, ours: Results, prompts: list[list[int]]) -> None:
+    again = ours["evicted prompt again"]
+    assert again["cached_tokens"] == len(prompts[5]) - 1
+    assert again["token_ids"] == stock["dense-5"]["token_ids"][:8]
 
 
 def test_every_round_accounts_for_every_cell(ours: Results) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonserve.engine.messages import CUSTOM_PARAMS_KEY, KvCounters, KvRequest
 from reasonserve.engine.requests import RequestState, parse_kv_request
+from reasonserve.kv import CUSTOM_PARAMS_KEY, KvCounters, KvRequest
 
 WINDOW = 8
 
@@ -27,7 +27,7 @@ def test_absent_options_are_none() -> None:
     [
         ({"method": "h2o"}, r"kv\.method is 'h2o'; allowed: reasonalloc, r-kv, full"),
         ({"budget_tokens": 31}, r"kv\.budget_tokens is 31; allowed: 32 or more"),
-        ({"prompt_mode": "evictable"}, r"kv\.prompt_mode is 'evictable'"),
+        ({"prompt_mode": "lost"}, r"kv\.prompt_mode is 'lost'; allowed: pinned, evictable"),
         ({"colour": "blue"}, r"colour"),
     ],
 )
@@ -43,7 +43,7 @@ def test_what_cannot_be_honoured_is_refused(change: dict[str, object], message: 
 def test_private_slots_never_exceed_budget_and_buffer(prompt: int, budget: int, buffer: int, tokens: int) -> None:
     """Replays the driver's decisions over a whole generation and counts the slots it would hold."""
     kv = KvRequest(method="r-kv", budget_tokens=budget, buffer_tokens=buffer)
-    state = RequestState(kv=kv, prompt_slots=prompt)
+    state = RequestState(kv=kv, prompt_tokens=prompt)
     allocated, rounds = prompt, 0
     for _ in range(tokens):
         if state.round_due(allocated, WINDOW):
@@ -57,13 +57,14 @@ def test_private_slots_never_exceed_budget_and_buffer(prompt: int, budget: int, 
 
 
 def test_full_requests_never_round() -> None:
-    state = RequestState(kv=KvRequest(method="full", budget_tokens=0), prompt_slots=4, window_row=0)
+    state = RequestState(kv=KvRequest(method="full", budget_tokens=0), prompt_tokens=4)
+    state.window_row = 0
     assert not any(state.round_due(n, WINDOW) or state.captures_next(n, WINDOW) for n in range(4, 3000))
 
 
 def test_a_recomputed_request_waits_for_a_full_window() -> None:
     """After a retraction the tail is long at once, but nothing was captured yet."""
-    state = RequestState(kv=KvRequest(method="r-kv", budget_tokens=32, buffer_tokens=16), prompt_slots=10)
+    state = RequestState(kv=KvRequest(method="r-kv", budget_tokens=32, buffer_tokens=16), prompt_tokens=10)
     assert state.tail_slots(500) > state.kv.buffer_tokens
     assert not state.round_due(500, WINDOW)
     assert state.captures_next(501, WINDOW)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reasonserve.engine.messages import Method
 from reasonserve.engine.rounds import RoundInput, run_round
 from reasonserve.engine.settings import EngineSettings
+from reasonserve.kv import Method
 
 LAYERS, HEADS, QUERY_HEADS, WIDTH = 3, 2, 4, 8
 BUDGET, TAIL = 40, 20
@@ -30,7 +30,8 @@ class SmallPool:
 
     def first_round(self) -> RoundInput:
         lengths = torch.full((LAYERS, HEADS), BUDGET + TAIL)
-        return RoundInput(self.queries, self.cells, lengths, torch.full((LAYERS, HEADS), BUDGET), BUDGET)
+        releasable = (torch.arange(BUDGET + TAIL) >= BUDGET).expand(self.cells.shape)
+        return RoundInput(self.queries, self.cells, lengths, releasable, BUDGET)
 
 
 def positions_of(k_before: torch.Tensor, pool: SmallPool, cells: torch.Tensor, layer: int, head: int) -> list[int]:
@@ -71,6 +72,22 @@ def test_layers_and_heads_get_unequal_shares() -> None:
     assert (uniform.lengths_LH == BUDGET).all()
 
 
+def test_candidates_before_the_owned_slots_move_too() -> None:
+    """An evictable prompt: releasable cells lie on both sides of the slots that stay."""
+    pool = SmallPool(2)
+    k_before = pool.k.clone()
+    index = torch.arange(BUDGET + TAIL)
+    stays = (index >= 12) & (index < 12 + BUDGET)
+    work = pool.first_round()
+    work = RoundInput(work.queries_LWQD, work.cells_LHN, work.lengths_LH, (~stays).expand(pool.cells.shape), BUDGET)
+    output = run_round("r-kv", pool.k, pool.v, work, None, SETTINGS)
+    staying = set(pool.cells[:, :, 12 : 12 + BUDGET].flatten().tolist())
+    kept = [positions_of(k_before, pool, output.cells_LHN[n, 0, :BUDGET], n, 0) for n in range(LAYERS)]
+    assert set(output.cells_LHN.flatten().tolist()) == staying
+    assert all(k == sorted(k) for k in kept)
+    assert any(k[0] < 12 for k in kept)
+
+
 def test_rounds_follow_each_other() -> None:
     """A second round starts from ragged lists and a fresh tail in new slots."""
     pool = SmallPool(1)
@@ -83,7 +100,8 @@ def test_rounds_follow_each_other() -> None:
             n = int(first.lengths_LH[layer, head])
             cells[layer, head, :n] = first.cells_LHN[layer, head, :n]
             cells[layer, head, n : n + TAIL] = pool.cells[layer, head, BUDGET:]
-    work = RoundInput(pool.queries, cells, first.lengths_LH + TAIL, first.lengths_LH, BUDGET)
+    releasable = torch.arange(longest) >= first.lengths_LH[..., None]
+    work = RoundInput(pool.queries, cells, first.lengths_LH + TAIL, releasable, BUDGET)
     second = run_round("reasonalloc", pool.k, pool.v, work, weights, SETTINGS)
     assert int(second.lengths_LH.sum()) == BUDGET * LAYERS * HEADS
     valid = torch.arange(second.cells_LHN.shape[-1]) < second.lengths_LH[..., None]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reasonserve.engine.messages import REQUIRED_SEAMS
 from reasonserve.engine.seams import ATTRIBUTES, SEAMS, SGLANG_VERSION, Seam
+from reasonserve.kv import REQUIRED_SEAMS
 
 ROOT = Path(str(distribution("sglang").locate_file("")))
 

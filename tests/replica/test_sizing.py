@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonserve.engine.messages import METHODS, PROMPT_MODES, KvRequest
 from reasonserve.errors import InvalidRequestError
+from reasonserve.kv import METHODS, PROMPT_MODES, KvRequest
 from reasonserve.replica.fake_engine import FakeEngine
 from reasonserve.replica.protocol import EngineRequest, Sampling
 from reasonserve.replica.sizing import KvAsk, TenantTerms, reservation_slots, resolve_kv, shrink_to_fit
@@ -31,8 +31,7 @@ requests = st.builds(
         ("full", "pinned", 100, 4000, 4100),
         ("r-kv", "pinned", 100, 4000, 100 + 256 + 128),
         ("r-kv", "pinned", 100, 50, 150),  # ends before its budget is full
-        ("reasonalloc", "evictable", 1000, 4000, 1000 + 128),  # the prompt is prefilled whole
-        ("reasonalloc", "evictable", 100, 4000, 256 + 128),
+        ("reasonalloc", "evictable", 1000, 4000, 1000 + 256 + 128),  # held whole until the first round
         ("reasonalloc", "evictable", 100, 50, 150),
     ],
 )

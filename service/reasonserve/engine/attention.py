@@ -174,7 +174,7 @@ class CellAttention(TorchNativeAttnBackend):
         tables, pool = self._compressor.tables, self._compressor.pool
         index_B = torch.tensor([i for i, _ in compressed], device=self.device)
         rows_B = torch.tensor([s.table_row for _, s in compressed], device=self.device)
-        pinned_B = torch.tensor([s.prompt_slots for _, s in compressed], device=self.device)
+        pinned_B = torch.tensor([s.pinned_slots for _, s in compressed], device=self.device)
         tail_B = torch.tensor([s.tail_slots(lengths[i]) for i, s in compressed], device=self.device)
         lengths_BLH = tables.owned[rows_B] + (pinned_B + tail_B)[:, None, None]
         new_LHB = pool.cell_ids(forward_batch.out_cache_loc[index_B])

@@ -13,10 +13,11 @@ from weakref import WeakKeyDictionary
 import torch
 
 from reasonalloc.profile import LayerProfile
-from reasonserve.engine.messages import REPORT_KEY, KvRequest, RoundEvent
+from reasonserve.engine import rows
 from reasonserve.engine.requests import RequestState, parse_kv_request
 from reasonserve.engine.rounds import RoundInput, RoundOutput, run_round
 from reasonserve.engine.tables import CellTables, QueryWindows
+from reasonserve.kv import REPORT_KEY, KvRequest, RoundEvent
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
@@ -68,7 +69,7 @@ class Compressor:
             except ValueError as error:
                 kv = _FULL
                 _abort(req, str(error))
-            state = RequestState(kv=kv, prompt_slots=len(req.origin_input_ids))
+            state = RequestState(kv=kv, prompt_tokens=len(req.origin_input_ids))
             self._states[req] = state
         return state
 
@@ -80,8 +81,9 @@ class Compressor:
         """Checks new requests' options and counts their prompts, before the prefill runs."""
         for req in batch.reqs:
             state = self.state_of(req)
-            held = req.kv.kv_allocated_len - req.cached_tokens
-            state.peak_slots = max(state.peak_slots, held)
+            if state.shared_slots < 0:
+                state.shared_slots = req.prefix_len
+            held = state.count(req.kv.kv_allocated_len)
             _attach(req, len(req.output_ids), held, state.peak_slots, None)
 
     def before_decode(self, batch: ScheduleBatch) -> None:
@@ -90,8 +92,7 @@ class Compressor:
         for i, req in enumerate(batch.reqs):
             state = self.state_of(req)
             self._by_pool_row[req.kv.req_pool_idx] = state
-            private = req.kv.kv_allocated_len - req.cached_tokens
-            state.peak_slots = max(state.peak_slots, private)
+            state.count(req.kv.kv_allocated_len)
             event = None
             if state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens):
                 event = self._round(req, state, batch.tree_cache)
@@ -111,8 +112,7 @@ class Compressor:
             self.tables.give_back(state.table_row)
         if state.window_row >= 0:
             self.windows.give_back(state.window_row)
-        state.table_row = state.window_row = -1
-        state.released_slots = 0
+        state.reset()
 
     def _refuse_unsupported(self, kv: KvRequest) -> None:
         if kv.method == "reasonalloc" and self._layer_weights_L is None:
@@ -126,56 +126,60 @@ class Compressor:
     def _round(self, req: Req, state: RequestState, tree_cache: Any) -> RoundEvent:
         started, unix_time_s = time.perf_counter(), time.time()
         allocated = req.kv.kv_allocated_len
-        pinned, kept_until = state.prompt_slots, state.prompt_slots + state.kv.budget_tokens
-        row_slots = self._req_to_token[req.kv.req_pool_idx]
-        output = self._compress(state, row_slots, allocated)
-        capacity = kept_until + state.kv.buffer_tokens + output.cells_LHN.shape[-1]
-        if state.table_row < 0:
-            state.table_row = self.tables.take(capacity)
-        self.tables.write(state.table_row, self.pool.cell_ids(row_slots[:pinned]), output.cells_LHN, output.lengths_LH)
-        tree_cache.free_kv_row(req.kv, [(kept_until, allocated)])
-        req.kv.kv_allocated_len = req.kv.kv_committed_len = kept_until
-        # The row no longer spells the token ids; the prompt is in the tree already.
-        req.skip_radix_cache_insert = True
-        self.windows.give_back(state.window_row)
-        state.window_row = -1
-        state.num_rounds += 1
-        tail = allocated - kept_until
-        event = self._event(output, unix_time_s, allocated + state.released_slots - pinned, tail, started)
-        state.released_slots += tail
-        return event
-
-    def _compress(self, state: RequestState, row_slots: torch.Tensor, allocated: int) -> RoundOutput:
-        """Collects a request's candidates and runs the round on them."""
-        pinned, budget = state.prompt_slots, state.kv.budget_tokens
-        tail = allocated - pinned - budget
-        if state.table_row < 0:
-            cells_LHN = self.pool.cell_ids(row_slots[pinned:allocated])
-            owned_LH = torch.full(cells_LHN.shape[:2], budget, device=cells_LHN.device)
-        else:
-            owned_LH = self.tables.owned[state.table_row]
-            longest = int(owned_LH.max()) + tail
-            cells_LHN = self.tables.cells[state.table_row, :, :, pinned : pinned + longest]
-        work = RoundInput(
-            queries_LWQD=self.windows.oldest_first(state.window_row, state.captured(allocated)),
-            cells_LHN=cells_LHN,
-            lengths_LH=owned_LH + tail,
-            owned_LH=owned_LH,
-            budget=budget,
-        )
-        return run_round(
+        output_tokens = state.output_tokens(allocated)
+        rebased = state.pinned_slots > 0 and state.kv.prompt_mode == "evictable"
+        work = self._candidates(state, self._req_to_token[req.kv.req_pool_idx], allocated, rebased)
+        output = run_round(
             state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self._layer_weights_L, self.settings
         )
+        if rebased:
+            rows.rebase(req, state, tree_cache, self._req_to_token)
+        else:
+            rows.give_back_tail(req, state, tree_cache)
+        self._write_table(state, self._req_to_token[req.kv.req_pool_idx], output)
+        self.windows.give_back(state.window_row)
+        state.window_row = -1
+        evicted_slots = (allocated if rebased else allocated - state.pinned_slots) - state.kv.budget_tokens
+        return self._event(output, unix_time_s, output_tokens, evicted_slots, started)
+
+    def _candidates(
+        self, state: RequestState, row_slots: torch.Tensor, allocated: int, with_prompt: bool
+    ) -> RoundInput:
+        """Collects what competes in a round, in true-position order."""
+        pinned, budget = state.pinned_slots, state.kv.budget_tokens
+        start = 0 if with_prompt else pinned
+        if state.table_row < 0:
+            cells_LHN = self.pool.cell_ids(row_slots[start:allocated])
+            lengths_LH = torch.full(cells_LHN.shape[:2], allocated - start, device=cells_LHN.device)
+            index_N = torch.arange(start, allocated, device=cells_LHN.device)
+            stays_N = (index_N >= pinned) & (index_N < pinned + budget)
+            releasable_LHN = (~stays_N).expand(cells_LHN.shape)
+        else:
+            owned_LH = self.tables.owned[state.table_row]
+            tail = allocated - pinned - budget
+            longest = int(owned_LH.max()) + tail
+            cells_LHN = self.tables.cells[state.table_row, :, :, pinned : pinned + longest]
+            lengths_LH = owned_LH + tail
+            releasable_LHN = torch.arange(longest, device=cells_LHN.device) >= owned_LH[..., None]
+        queries_LWQD = self.windows.oldest_first(state.window_row, state.captured(allocated))
+        return RoundInput(queries_LWQD, cells_LHN, lengths_LH, releasable_LHN, budget)
+
+    def _write_table(self, state: RequestState, row_slots: torch.Tensor, output: RoundOutput) -> None:
+        pinned = state.pinned_slots
+        if state.table_row < 0:
+            capacity = pinned + output.cells_LHN.shape[-1] + state.kv.buffer_tokens
+            state.table_row = self.tables.take(capacity)
+        self.tables.write(state.table_row, self.pool.cell_ids(row_slots[:pinned]), output.cells_LHN, output.lengths_LH)
 
     def _event(
-        self, output: RoundOutput, unix_time_s: float, output_tokens: int, tail: int, started: float
+        self, output: RoundOutput, unix_time_s: float, output_tokens: int, evicted_slots: int, started: float
     ) -> RoundEvent:
         cells_per_slot = self.pool.layer_num * self.pool.head_num
         return RoundEvent(
             unix_time_s=unix_time_s,
             output_tokens=output_tokens,
             kept_cells=int(output.lengths_LH.sum()),
-            evicted_cells=tail * cells_per_slot,
+            evicted_cells=evicted_slots * cells_per_slot,
             seconds=time.perf_counter() - started,
             layer_budgets=tuple(output.lengths_LH.double().mean(-1).tolist()),
             head_min=int(output.lengths_LH.min()),
@@ -183,10 +187,9 @@ class Compressor:
         )
 
     def _report(self, req: Req, state: RequestState, event: RoundEvent | None) -> None:
-        held = req.kv.kv_allocated_len + 1 - req.cached_tokens
-        state.peak_slots = max(state.peak_slots, held)
-        token_index = req.kv.kv_allocated_len + state.released_slots - state.prompt_slots + 1
-        _attach(req, token_index, held, state.peak_slots, event)
+        next_allocated = req.kv.kv_allocated_len + 1
+        held = state.count(next_allocated)
+        _attach(req, state.output_tokens(next_allocated), held, state.peak_slots, event)
 
 
 def _attach(req: Req, token_index: int, held: int, peak: int, event: RoundEvent | None) -> None:

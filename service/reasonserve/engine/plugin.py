@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasonserve.engine import seams
-from reasonserve.engine.messages import HANDSHAKE_KEY
 from reasonserve.engine.sampling import multinomial_with_seed
+from reasonserve.kv import HANDSHAKE_KEY
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch

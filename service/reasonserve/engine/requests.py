@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasonserve.engine.messages import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, KvRequest
+from reasonserve.kv import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest
 
 
 def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | None:
@@ -27,8 +27,8 @@ def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | Non
         raise ValueError(f"The KV options {sorted(data)} are not those of this engine; restart the replica.") from error
     if request.method not in METHODS:
         raise ValueError(f"kv.method is {request.method!r}; allowed: {', '.join(METHODS)}.")
-    if request.prompt_mode != "pinned":
-        raise ValueError(f"kv.prompt_mode is {request.prompt_mode!r}; this engine serves 'pinned'.")
+    if request.prompt_mode not in PROMPT_MODES:
+        raise ValueError(f"kv.prompt_mode is {request.prompt_mode!r}; allowed: {', '.join(PROMPT_MODES)}.")
     if request.method != "full" and request.budget_tokens < MIN_BUDGET_TOKENS:
         raise ValueError(f"kv.budget_tokens is {request.budget_tokens}; allowed: {MIN_BUDGET_TOKENS} or more.")
     return request
@@ -39,27 +39,51 @@ class RequestState:
     """One request's KV memory. Owned by ``Compressor``; lives as long as SGLang's request object.
 
     The request's row in ``req_to_token`` is ``[P pinned | S owned | T tail]`` once a round ran, and
-    dense before.
+    dense before. P is the prompt's length; an evictable prompt is pinned until the first round, which
+    takes its tokens as candidates and ends with P = 0.
 
     Attributes:
         kv: The request's options.
-        prompt_slots: P, slots that rounds never touch.
+        prompt_tokens: Length of the prompt.
+        pinned_slots: P.
+        shared_slots: Slots at the row's start that the prefix cache lent; -1 until a prefill is laid out.
         table_row: Row in the cell tables; -1 before the first round and after release.
         window_row: Row in the query windows; -1 while none is held.
         window_start: Length of the request's row when its window was taken; queries are captured from there on.
-        released_slots: Tail slots given back over all rounds.
+        released_slots: Slots given back over all rounds: how far the row's length lies behind the true position.
         num_rounds: Rounds so far.
         peak_slots: Most private slots held at once.
     """
 
     kv: KvRequest
-    prompt_slots: int
+    prompt_tokens: int
+    pinned_slots: int = -1
+    shared_slots: int = -1
     table_row: int = -1
     window_row: int = -1
     window_start: int = 0
     released_slots: int = 0
     num_rounds: int = 0
     peak_slots: int = 0
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what belonged to the row that SGLang took back; a retracted request starts over from here."""
+        self.pinned_slots = self.prompt_tokens
+        self.shared_slots = self.table_row = self.window_row = -1
+        self.released_slots = 0
+
+    def count(self, allocated_slots: int) -> int:
+        """Returns the private slots of a row of this length, and remembers the most."""
+        private = allocated_slots - max(self.shared_slots, 0)
+        self.peak_slots = max(self.peak_slots, private)
+        return private
+
+    def output_tokens(self, allocated_slots: int) -> int:
+        """Returns the output tokens that a row of this length stands for."""
+        return allocated_slots + self.released_slots - self.prompt_tokens
 
     @property
     def compressible(self) -> bool:
@@ -72,7 +96,7 @@ class RequestState:
         Args:
             allocated_slots: Length of the request's row.
         """
-        return allocated_slots - self.prompt_slots - self.kv.budget_tokens
+        return allocated_slots - self.pinned_slots - self.kv.budget_tokens
 
     def captured(self, allocated_slots: int) -> int:
         """Returns the queries captured for the next round, those that the ring forgot included."""

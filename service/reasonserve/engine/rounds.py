@@ -14,8 +14,8 @@ from reasonalloc.ops.compact import apply_moves, plan_compaction
 from reasonalloc.ops.keep import keep_top
 from reasonalloc.ops.route import route_heads, uniform_heads
 from reasonalloc.ops.score import rkv_score
-from reasonserve.engine.messages import Method
 from reasonserve.engine.settings import EngineSettings
+from reasonserve.kv import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class RoundInput:
         queries_LWQD: Window queries after RoPE, oldest first.
         cells_LHN: Candidate cells in true-position order, padded.
         lengths_LH: Candidates of each head.
-        owned_LH: Candidates that lie in owned slots; the rest is tail.
+        releasable_LHN: Candidates in slots that are given back after the round; their survivors move into holes.
         budget: S, slots owned after the round.
     """
 
     queries_LWQD: torch.Tensor
     cells_LHN: torch.Tensor
     lengths_LH: torch.Tensor
-    owned_LH: torch.Tensor
+    releasable_LHN: torch.Tensor
     budget: int
 
 
@@ -99,11 +99,11 @@ def run_round(
     layer_weights_L: torch.Tensor | None,
     settings: EngineSettings,
 ) -> RoundOutput:
-    """Keeps exactly S * L * H of a request's cells, all in owned slots; the tail's slots are free after it.
+    """Keeps exactly S * L * H of a request's cells, all in slots that stay; the releasable slots are free after it.
 
     Args:
         method: ``reasonalloc`` or ``r-kv``.
-        k_cells, v_cells: The pools by cell id; tail survivors are copied into holes. [cells, D]
+        k_cells, v_cells: The pools by cell id; survivors in releasable slots are copied into holes. [cells, D]
         work: The request's candidates.
         layer_weights_L: Demand of each layer; required by ``reasonalloc``.
         settings: Constants.
@@ -117,10 +117,8 @@ def run_round(
     )
     counts_LH = head_budgets(method, scores_LHN, work.lengths_LH, work.budget, layer_weights_L, settings)
     keep_LHN = keep_top(scores_LHN, work.lengths_LH, counts_LH)
-    index_N = torch.arange(work.cells_LHN.shape[-1], device=work.cells_LHN.device)
-    is_tail_LHN = index_N >= work.owned_LH[..., None]
     one_request_L = torch.zeros(work.lengths_LH.shape[0], dtype=torch.int64, device=work.lengths_LH.device)
-    plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, is_tail_LHN, one_request_L, 1)
+    plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, one_request_L, 1)
     apply_moves(k_cells, plan.src_M, plan.dst_M)
     apply_moves(v_cells, plan.src_M, plan.dst_M)
     return RoundOutput(cells_LHN=plan.cells_RHK, lengths_LH=plan.lengths_RH)

@@ -101,14 +101,30 @@ HANDSHAKE = Seam(
 SEAMS: tuple[Seam, ...] = (POOL, ATTENTION, PREFILL, ROUNDS, POSITIONS, SEEDS, SEEDED_DRAW, RELEASE, HANDSHAKE)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "sglang.srt.managers.schedule_batch.ReqKvInfo": ("req_pool_idx", "kv_committed_len", "kv_allocated_len"),
+    "sglang.srt.managers.schedule_batch.ReqKvInfo": (
+        "req_pool_idx",
+        "kv_committed_len",
+        "kv_allocated_len",
+        "cache_protected_len",
+    ),
     "sglang.srt.managers.schedule_batch.ScheduleBatch": (
         "seq_lens",
         "seq_lens_cpu",
         "seq_lens_sum",
         "orig_seq_lens",
     ),
-    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("free_kv_row",),
+    "sglang.srt.managers.schedule_batch.Req": (
+        "customized_info",
+        "kv",
+        "lock",
+        "origin_input_ids",
+        "output_ids",
+        "prefix_len",
+        "sampling_params",
+        "skip_radix_cache_insert",
+        "to_finish",
+    ),
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("free_kv_row", "unlock"),
     "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool": ("_create_buffers_normal",),
 }
 """Attributes that ReasonServe reads or sets on SGLang's objects, by class."""

@@ -6,7 +6,7 @@ import os
 
 from pydantic import BaseModel, ConfigDict
 
-from reasonserve.engine.messages import SETTINGS_VARIABLE
+from reasonserve.kv import SETTINGS_VARIABLE
 
 
 class EngineSettings(BaseModel):

@@ -10,9 +10,9 @@ from reasonalloc.profile import LayerProfile
 from reasonserve import __version__
 from reasonserve.engine import seams
 from reasonserve.engine.compressor import Compressor
-from reasonserve.engine.messages import Handshake, Method
 from reasonserve.engine.pool import OneTensorPool
 from reasonserve.engine.settings import EngineSettings
+from reasonserve.kv import PROMPT_MODES, Handshake, Method
 
 if TYPE_CHECKING:
     from sglang.srt.model_executor.model_runner import ModelRunner
@@ -74,4 +74,5 @@ def handshake(compressor: Compressor) -> Handshake:
         model_fingerprint=compressor.settings.model_fingerprint,
         profile_id="" if profile is None else profile.profile_id,
         methods=methods,
+        prompt_modes=PROMPT_MODES,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reprlib import repr as short_repr
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
-from reasonserve.engine.messages import METHODS, MIN_BUDGET_TOKENS, PromptModeName
 from reasonserve.errors import InvalidRequestError
+from reasonserve.kv import METHODS, MIN_BUDGET_TOKENS, PromptModeName
 from reasonserve.replica.messages import ChatInput, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.sizing import KvAsk

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reasonserve.engine.messages import KvRequest
 from reasonserve.errors import BudgetExhaustedError, InvalidRequestError, UnavailableError
+from reasonserve.kv import KvRequest
 from reasonserve.replica.retry import Release, retry_after_s
 from reasonserve.replica.sizing import KvAsk, TenantTerms, reservation_slots, resolve_kv, shrink_to_fit
 

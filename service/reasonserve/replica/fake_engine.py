@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reasonserve.config import ServiceConfig
-from reasonserve.engine.messages import METHODS, PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent
 from reasonserve.errors import UnavailableError
+from reasonserve.kv import METHODS, PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent
 from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 8
@@ -142,11 +142,9 @@ class _Cache:
 
     def append(self, output_tokens: int) -> int:
         """Makes room for one more token, with a round if the tail is full; returns what is held then."""
-        fixed = self.prompt_tokens if self.kv.prompt_mode == "pinned" else 0
         budget = self.kv.budget_tokens
-        full_at = fixed + max(budget, self.prompt_tokens - fixed) + self.kv.buffer_tokens
-        if self.rounds:
-            full_at = fixed + budget + self.kv.buffer_tokens
+        fixed = self.prompt_tokens if self.kv.prompt_mode == "pinned" else 0
+        full_at = (fixed if self.rounds else self.prompt_tokens) + budget + self.kv.buffer_tokens
         if self.kv.method != "full" and self.held == full_at:
             cells = LAYERS * HEADS
             self.rounds.append(

@@ -19,8 +19,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.controller_client import admin_metadata, open_channel, stubs
-from reasonserve.engine.messages import Handshake
 from reasonserve.errors import UnavailableError
+from reasonserve.kv import Handshake
 from reasonserve.replica.admission import Admission, Lease
 from reasonserve.replica.protocol import EngineLoad
 from reasonserve.replica.sizing import TenantTerms

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reasonserve.engine.messages import Handshake, KvCounters, KvRequest
+from reasonserve.kv import Handshake, KvCounters, KvRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from reasonserve.engine.messages import KvRequest
 from reasonserve.errors import InvalidRequestError, ReasonServeError
+from reasonserve.kv import KvRequest
 from reasonserve.replica import spans
 from reasonserve.replica.admission import Admission
 from reasonserve.replica.messages import ChatInput, Delta, Ending, Failed, GenerateCall, Item, PromptInput

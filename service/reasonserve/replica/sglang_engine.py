@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 from reasonserve.config import EngineConfig, ServiceConfig
-from reasonserve.engine.messages import HANDSHAKE_KEY, REPORT_KEY, REQUIRED_SEAMS, SETTINGS_VARIABLE, Handshake
 from reasonserve.errors import InvalidRequestError, StartupError, UnavailableError
+from reasonserve.kv import HANDSHAKE_KEY, REPORT_KEY, REQUIRED_SEAMS, SETTINGS_VARIABLE, Handshake
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest, Sampling
 

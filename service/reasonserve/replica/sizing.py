@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from reasonserve.engine.messages import KvRequest, Method, PromptModeName
 from reasonserve.errors import InvalidRequestError
+from reasonserve.kv import KvRequest, Method, PromptModeName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,21 +49,17 @@ class KvAsk:
 def reservation_slots(kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int) -> int:
     """Returns the most slots that a request can privately hold at once.
 
-    ====================  ==========================================================
-    method ``full``       ``prompt + max_new``
-    prompt ``pinned``     ``prompt + min(max_new, budget + buffer)``
-    prompt ``evictable``  ``min(prompt + max_new, max(prompt, budget) + buffer)``
-    ====================  ==========================================================
+    ==================  ====================================
+    method ``full``     ``prompt + max_new``
+    any other method    ``prompt + min(max_new, budget + buffer)``
+    ==================  ====================================
 
-    The whole prompt is counted: what the prefix cache will share is not known before the request runs.
-    An evictable prompt is prefilled whole and only competes from the first round on.
+    The whole prompt is counted: what the prefix cache will share is not known before the request runs. An
+    evictable prompt is held until the first round, which is when the row is longest.
     """
-    dense = prompt_tokens + max_new_tokens
     if kv.method == "full":
-        return dense
-    if kv.prompt_mode == "pinned":
-        return prompt_tokens + min(max_new_tokens, kv.budget_tokens + kv.buffer_tokens)
-    return min(dense, max(prompt_tokens, kv.budget_tokens) + kv.buffer_tokens)
+        return prompt_tokens + max_new_tokens
+    return prompt_tokens + min(max_new_tokens, kv.budget_tokens + kv.buffer_tokens)
 
 
 def resolve_kv(ask: KvAsk, terms: TenantTerms, *, buffer_tokens: int) -> KvRequest:

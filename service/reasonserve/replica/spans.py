@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
-from reasonserve.engine.messages import KvRequest, RoundEvent
 from reasonserve.errors import BudgetExhaustedError
+from reasonserve.kv import KvRequest, RoundEvent
 from reasonserve.replica.messages import ChatInput, GenerateCall
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
 from reasonserve.replica.sizing import reservation_slots

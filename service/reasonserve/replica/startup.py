@@ -13,8 +13,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_expo
 from reasonserve.api.v1 import profile_service_pb2 as pb
 from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import admin_metadata, open_channel, stubs
-from reasonserve.engine.messages import Handshake
 from reasonserve.errors import NotFoundError, StartupError, UnavailableError
+from reasonserve.kv import Handshake
 from reasonserve.replica.protocol import Engine
 from reasonserve.status import from_rpc_error
 

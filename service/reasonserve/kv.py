@@ -1,7 +1,4 @@
-"""What crosses the process boundary between a replica and SGLang's scheduler.
-
-Plain data only: this is the one module of the engine world that a replica imports.
-"""
+"""KV memory in the words that gateway, replica and engine share: plain data that crosses processes."""
 
 from __future__ import annotations
 
@@ -146,4 +143,4 @@ class Handshake:
     model_fingerprint: str
     profile_id: str = ""
     methods: tuple[Method, ...] = ()
-    prompt_modes: tuple[PromptModeName, ...] = ("pinned",)
+    prompt_modes: tuple[PromptModeName, ...] = ()

@@ -92,6 +92,12 @@ class LedgerMachine(RuleBasedStateMachine):
             profile = self.ledger.state.profile(name)
             assert self.ledger.state.active_profile(profile.model_fingerprint) == profile
 
+    @rule(name=st.sampled_from(["p0", "p1", "p2"]))
+    def delete_profile(self, name):
+        known = self.ledger.state.profiles.get(name)
+        deletable = known is not None and not self.ledger.state.is_active(known)
+        assert bool(self.do(lambda: self.ledger.delete_profile(name))) is deletable
+
     @rule(target=streams, replica_id=REPLICA_IDS, capacity=st.integers(1, 300))
     def open_lease(self, replica_id, capacity):
         epochs = [replica.epoch for replica in self.ledger.leases.replicas.values()]

@@ -114,3 +114,17 @@ async def test_what_does_not_exist_is_not_found(cluster):
 async def test_a_profile_is_named_in_exactly_one_way(cluster, request_):
     error = await _fails(cluster.call(cluster.stubs.profiles.GetProfile, request_))
     assert isinstance(error, errors.InvalidRequestError)
+
+
+async def test_a_profile_is_deleted_unless_it_is_active(cluster):
+    profiles = cluster.stubs.profiles
+    old = (await _upload(cluster, _parts(_content(gamma=0.5)))).profile_id
+    new = (await _upload(cluster, _parts(_content(gamma=0.25)))).profile_id
+    await cluster.call(profiles.ActivateProfile, pb.ActivateProfileRequest(profile_id=new))
+    error = await _fails(cluster.call(profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=new)))
+    assert isinstance(error, errors.PreconditionError)
+    await cluster.call(profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=old))
+    listed = await cluster.call(profiles.ListProfiles, pb.ListProfilesRequest())
+    assert [profile.profile_id for profile in listed.profiles] == [new]
+    error = await _fails(cluster.call(profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=old)))
+    assert isinstance(error, errors.NotFoundError)

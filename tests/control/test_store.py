@@ -75,6 +75,8 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.put_profile(_profile("c" * 12, model="other"), b"else"))
     for name in ("c", "b", "a"):
         do(ledger.activate_profile(name * 12))
+    do(ledger.put_profile(_profile("d" * 12), b"gone"))
+    do(ledger.delete_profile("d" * 12))
     do(ledger.join_replica("r0"))
     do(ledger.join_replica("r1"))
     do(ledger.join_replica("r0"))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from reasonserve.controller.journal import Journal
 from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Change, Report
 from reasonserve.controller.store import Store
@@ -26,12 +27,21 @@ class Controller:
         store: Where changes become durable. The caller closes it.
         lease_ttl_s: A lease lapses this long after its last report.
         clock: Seconds, never going back.
+        declared_slots: Capacity that guarantees are checked against; 0 means that of the live replicas.
     """
 
-    def __init__(self, store: Store, *, lease_ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        declared_slots: int = 0,
+    ) -> None:
         self._store = store
         self._clock = clock
-        self._ledger = Ledger(store.load(), lease_ttl_s=lease_ttl_s, now=clock())
+        self._ledger = Ledger(store.load(), lease_ttl_s=lease_ttl_s, now=clock(), declared_slots=declared_slots)
+        self._journal = Journal(self._ledger.state.revision)
         self._writing = asyncio.Lock()
         self._waiting: set[asyncio.Event] = set()
         self._closing = False
@@ -100,6 +110,10 @@ class Controller:
         """Returns a profile's content; raises as `Store.profile_content`."""
         return await asyncio.to_thread(self._store.profile_content, profile_id)
 
+    def changes_since(self, revision: int) -> tuple[Change, ...] | None:
+        """Returns the changes after a revision; None when they are not, or no longer, known."""
+        return self._journal.since(revision)
+
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
         """Yields an event that is set whenever something changed; the holder clears it."""
@@ -120,6 +134,7 @@ class Controller:
             change = plan()
             await asyncio.to_thread(self._store.write, change)
             self._ledger.apply(change)
+            self._journal.append(change)
             if then is not None:
                 then(change)
             self._wake()

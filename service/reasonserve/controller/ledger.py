@@ -14,8 +14,8 @@ from reasonserve.controller import records
 from reasonserve.controller.leases import LeaseBook, Replica
 from reasonserve.controller.records import Change, Event, Key, Profile, Report, Snapshot, Tenant, TenantUse
 from reasonserve.controller.state import State
-from reasonserve.controller.tenants import check_guarantees, check_tenant, merge
-from reasonserve.errors import AlreadyExistsError, NotFoundError, StaleEtagError
+from reasonserve.controller.tenants import check_guarantees, check_tenant, merge, overcommit
+from reasonserve.errors import AlreadyExistsError, NotFoundError, PreconditionError, StaleEtagError
 
 
 class Ledger:
@@ -25,10 +25,14 @@ class Ledger:
         snapshot: The durable state to begin with.
         lease_ttl_s: A lease lapses this long after its last report.
         now: The caller's clock, in seconds.
+        declared_slots: Capacity that guarantees are checked against; 0 means that of the live replicas.
     """
 
-    def __init__(self, snapshot: Snapshot | None = None, *, lease_ttl_s: float, now: float) -> None:
+    def __init__(
+        self, snapshot: Snapshot | None = None, *, lease_ttl_s: float, now: float, declared_slots: int = 0
+    ) -> None:
         self._state = State(snapshot or Snapshot())
+        self._declared_slots = declared_slots
         self._book = LeaseBook(lease_ttl_s=lease_ttl_s, missing=frozenset(self._state.epochs), now=now)
 
     @property
@@ -41,30 +45,43 @@ class Ledger:
         """Leases of live replicas, to be read."""
         return self._book
 
-    def create_tenant(self, tenant: Tenant) -> Change:
+    @property
+    def declared_slots(self) -> int:
+        """Capacity that the operator declared; 0 when none was."""
+        return self._declared_slots
+
+    @property
+    def warning(self) -> str:
+        """By how much the guarantees exceed the capacity, and what to do; empty when they fit."""
+        return overcommit(self._state.tenants.values(), self._capacity_slots)
+
+    def create_tenant(self, tenant: Tenant, *, allow_overcommit: bool = False) -> Change:
         """Plans a new tenant.
 
         Raises:
             InvalidRequestError: A field is out of range or contradicts another.
             AlreadyExistsError: The id is taken.
-            PreconditionError: The guarantees would exceed the live capacity.
+            PreconditionError: The guarantees would exceed the capacity, which was not allowed.
         """
         check_tenant(tenant)
         if tenant.tenant_id in self._state.tenants:
             raise AlreadyExistsError(
                 f"Tenant {tenant.tenant_id} exists: update it or choose another id.", field="tenant.tenant_id"
             )
-        check_guarantees([*self._state.tenants.values(), tenant], self._book.capacity_slots)
+        if not allow_overcommit:
+            check_guarantees([*self._state.tenants.values(), tenant], self._capacity_slots)
         return self._plan(records.TenantCreated(replace(tenant, revision=self._state.revision + 1)))
 
-    def update_tenant(self, tenant: Tenant, *, mask: Sequence[str], etag: str) -> Change:
+    def update_tenant(
+        self, tenant: Tenant, *, mask: Sequence[str], etag: str, allow_overcommit: bool = False
+    ) -> Change:
         """Plans new values for the masked fields; an empty etag overwrites whatever is there.
 
         Raises:
             NotFoundError: There is no such tenant.
             StaleEtagError: The etag is not the stored one.
             InvalidRequestError: As for `create_tenant`, or the mask is wrong.
-            PreconditionError: A raised guarantee would exceed the live capacity.
+            PreconditionError: A raised guarantee would exceed the capacity, which was not allowed.
         """
         stored = self._state.tenant(tenant.tenant_id)
         if etag and etag != stored.etag:
@@ -74,9 +91,9 @@ class Ledger:
             )
         merged = replace(merge(stored, tenant, mask), revision=self._state.revision + 1)
         check_tenant(merged)
-        if merged.guaranteed_slots > stored.guaranteed_slots:
+        if merged.guaranteed_slots > stored.guaranteed_slots and not allow_overcommit:
             others = [t for t in self._state.tenants.values() if t.tenant_id != merged.tenant_id]
-            check_guarantees([*others, merged], self._book.capacity_slots)
+            check_guarantees([*others, merged], self._capacity_slots)
         return self._plan(records.TenantUpdated(merged))
 
     def delete_tenant(self, tenant_id: str) -> Change:
@@ -109,7 +126,7 @@ class Ledger:
         key = self._state.key(key_id)
         if key is None or key.tenant_id != tenant_id:
             raise NotFoundError(f"Tenant {tenant_id} has no key {key_id[:80]!r}: get the tenant.", field="key_id")
-        return self._plan(records.KeyGone(key_id))
+        return self._plan(records.KeyGone(key_id, tenant_id))
 
     def put_profile(self, profile: Profile, content: bytes) -> Change:
         """Plans a new profile; content that is already stored changes nothing.
@@ -140,6 +157,21 @@ class Ledger:
             if self._state.is_active(profile)
             else self._plan(records.ProfileActive(profile))
         )
+
+    def delete_profile(self, profile_id: str) -> Change:
+        """Plans the end of a profile. Running requests keep what they began with.
+
+        Raises:
+            NotFoundError: There is no such profile.
+            PreconditionError: It is the active one of its model.
+        """
+        profile = self._state.profile(profile_id)
+        if self._state.is_active(profile):
+            raise PreconditionError(
+                f"Profile {profile_id} is the active one of model {profile.model_name[:80]!r}: activate another first.",
+                field="profile_id",
+            )
+        return self._plan(records.ProfileGone(profile_id))
 
     def join_replica(self, replica_id: str) -> Change:
         """Plans that a replica is leased anew; `open_lease` follows once the change is applied."""
@@ -204,6 +236,10 @@ class Ledger:
             leased = sum(replica.leases.get(tenant_id, 0) for replica in self._book.replicas.values())
             immovable = sum(_immovable(replica, tenant_id) for replica in self._book.replicas.values())
             assert leased <= max(tenant.limit_slots, immovable), "a tenant is leased more than its limit"
+
+    @property
+    def _capacity_slots(self) -> int:
+        return self._declared_slots or self._book.capacity_slots
 
     def _plan(self, *events: Event) -> Change:
         return Change(self._state.revision + 1, events)

@@ -25,10 +25,11 @@ from reasonserve.api.v1 import profile_service_pb2_grpc as profile_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1 import tenant_service_pb2_grpc as tenant_grpc
 from reasonserve.controller.auth import AdminInterceptor, ensure_admin_token
+from reasonserve.controller.cluster_servicer import ClusterServicer
 from reasonserve.controller.core import Controller
 from reasonserve.controller.lease_servicer import LeaseServicer
 from reasonserve.controller.profile_servicer import ProfileServicer
-from reasonserve.controller.servicer import ClusterServicer, TenantServicer
+from reasonserve.controller.servicer import TenantServicer
 from reasonserve.controller.store import Store
 from reasonserve.errors import StartupError
 
@@ -60,6 +61,7 @@ class Options:
     database_url: str
     admin_token_file: Path
     lease_ttl_s: float
+    capacity_slots: int
 
 
 class OneLine(logging.Formatter):
@@ -97,7 +99,8 @@ async def serve(options: Options) -> None:
     token = ensure_admin_token(options.admin_token_file)
     store = Store(options.database_url)
     try:
-        await _serve(options, Controller(store, lease_ttl_s=options.lease_ttl_s), token, stop)
+        controller = Controller(store, lease_ttl_s=options.lease_ttl_s, declared_slots=options.capacity_slots)
+        await _serve(options, controller, token, stop)
     finally:
         store.close()
 
@@ -139,13 +142,21 @@ def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0 takes a free one.")] = 9100,
     lease_ttl_s: Annotated[float, typer.Option(min=1, max=300, help="A lease lapses this long after a report.")] = 10.0,
+    capacity_slots: Annotated[
+        int, typer.Option(min=0, help="Capacity that guarantees are checked against; 0 takes the live replicas'.")
+    ] = 0,
 ) -> None:
     """Keeps tenants, budgets, keys and profiles, and leases KV memory to replicas."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     options = Options(
-        host=host, port=port, database_url=database_url, admin_token_file=admin_token_file, lease_ttl_s=lease_ttl_s
+        host=host,
+        port=port,
+        database_url=database_url,
+        admin_token_file=admin_token_file,
+        lease_ttl_s=lease_ttl_s,
+        capacity_slots=capacity_slots,
     )
     try:
         asyncio.run(serve(options))

@@ -12,6 +12,7 @@ from reasonalloc.profile import LayerProfile
 from reasonserve.api.v1 import profile_service_pb2 as pb
 from reasonserve.api.v1 import profile_service_pb2_grpc as profile_grpc
 from reasonserve.controller.core import Controller
+from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Profile
 from reasonserve.controller.translate import answered, from_profile
 from reasonserve.errors import InvalidRequestError
@@ -29,7 +30,10 @@ class ProfileServicer(profile_grpc.ProfileServiceServicer):
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._ledger = controller.ledger
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._controller.ledger
 
     @answered
     async def UploadProfile(self, parts: AsyncIterator[pb.UploadProfileRequest]) -> pb.UploadProfileResponse:
@@ -63,6 +67,12 @@ class ProfileServicer(profile_grpc.ProfileServiceServicer):
         """Makes a profile its model's active one."""
         await self._controller.commit(lambda: self._ledger.activate_profile(request.profile_id))
         return pb.ActivateProfileResponse(profile=self._stored(request.profile_id))
+
+    @answered
+    async def DeleteProfile(self, request: pb.DeleteProfileRequest) -> pb.DeleteProfileResponse:
+        """Deletes a profile that is not active."""
+        await self._controller.commit(lambda: self._ledger.delete_profile(request.profile_id))
+        return pb.DeleteProfileResponse()
 
     def _stored(self, profile_id: str) -> pb.Profile:
         profile = self._ledger.state.profile(profile_id)

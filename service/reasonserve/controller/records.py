@@ -98,6 +98,7 @@ class KeyGone:
     """A key is revoked."""
 
     key_id: str
+    tenant_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,13 @@ class ProfileActive:
     """A profile becomes the active one of its model."""
 
     profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileGone:
+    """A profile is deleted."""
+
+    profile_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,7 @@ Event = (
     | KeyGone
     | ProfilePut
     | ProfileActive
+    | ProfileGone
     | ReplicaJoined
     | ReplicaGone
 )

@@ -96,7 +96,7 @@ def statements(event: Event, revision: int) -> tuple[sa.Executable, ...]:
             )
         case records.KeyPut(key):
             return (sa.insert(KEYS).values(asdict(key)),)
-        case records.KeyGone(key_id):
+        case records.KeyGone(key_id, _):
             return (sa.delete(KEYS).where(KEYS.c.key_id == key_id),)
         case records.ProfilePut(profile, content):
             return (sa.insert(PROFILES).values(active=False, content=content, **asdict(profile)),)
@@ -104,6 +104,8 @@ def statements(event: Event, revision: int) -> tuple[sa.Executable, ...]:
             of_model = PROFILES.c.model_fingerprint == profile.model_fingerprint
             chosen = PROFILES.c.profile_id == profile.profile_id
             return (sa.update(PROFILES).where(of_model).values(active=chosen),)
+        case records.ProfileGone(profile_id):
+            return (sa.delete(PROFILES).where(PROFILES.c.profile_id == profile_id),)
         case records.ReplicaJoined(replica_id):
             row = {"replica_id": replica_id, "epoch": revision}
             return (sa.delete(REPLICAS).where(REPLICAS.c.replica_id == replica_id), sa.insert(REPLICAS).values(row))

@@ -1,18 +1,17 @@
-"""TenantService and ClusterService: messages to transitions of the ledger and back, nothing else."""
+"""TenantService: messages to transitions of the ledger and back, nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 
-from reasonserve.api.v1 import cluster_service_pb2 as cluster_pb
-from reasonserve.api.v1 import cluster_service_pb2_grpc as cluster_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1 import tenant_service_pb2_grpc as tenant_grpc
 from reasonserve.controller.core import Controller
 from reasonserve.controller.keys import ParsedKey, VerifiedKeys, make_key, parse_key, verify_secret
-from reasonserve.controller.leases import Replica
-from reasonserve.controller.records import Key, Tenant, TenantUse
-from reasonserve.controller.translate import answered, from_tenant, to_tenant, wall_ns
+from reasonserve.controller.ledger import Ledger
+from reasonserve.controller.records import Key
+from reasonserve.controller.translate import answered, from_tenant, to_tenant
+from reasonserve.controller.usage import tenant_usage
 from reasonserve.errors import NotFoundError
 
 
@@ -25,15 +24,18 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._ledger = controller.ledger
         self._verified = VerifiedKeys()
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._controller.ledger
 
     @answered
     async def CreateTenant(self, request: tenant_pb.CreateTenantRequest) -> tenant_pb.CreateTenantResponse:
         """Creates a tenant."""
-        tenant = to_tenant(request.tenant)
-        await self._controller.commit(lambda: self._ledger.create_tenant(tenant))
-        return tenant_pb.CreateTenantResponse(tenant=self._stored(tenant.tenant_id))
+        tenant, accept = to_tenant(request.tenant), request.allow_overcommit
+        await self._controller.commit(lambda: self._ledger.create_tenant(tenant, allow_overcommit=accept))
+        return tenant_pb.CreateTenantResponse(tenant=self._stored(tenant.tenant_id), warning=self._ledger.warning)
 
     @answered
     async def GetTenant(self, request: tenant_pb.GetTenantRequest) -> tenant_pb.GetTenantResponse:
@@ -49,8 +51,11 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
     async def UpdateTenant(self, request: tenant_pb.UpdateTenantRequest) -> tenant_pb.UpdateTenantResponse:
         """Updates the masked fields of a tenant."""
         tenant, mask, etag = to_tenant(request.tenant), list(request.update_mask.paths), request.tenant.etag
-        await self._controller.commit(lambda: self._ledger.update_tenant(tenant, mask=mask, etag=etag))
-        return tenant_pb.UpdateTenantResponse(tenant=self._stored(tenant.tenant_id))
+        accept = request.allow_overcommit
+        await self._controller.commit(
+            lambda: self._ledger.update_tenant(tenant, mask=mask, etag=etag, allow_overcommit=accept)
+        )
+        return tenant_pb.UpdateTenantResponse(tenant=self._stored(tenant.tenant_id), warning=self._ledger.warning)
 
     @answered
     async def DeleteTenant(self, request: tenant_pb.DeleteTenantRequest) -> tenant_pb.DeleteTenantResponse:
@@ -79,6 +84,15 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
         key = await self._resolve(request.key)
         return tenant_pb.ResolveTenantKeyResponse(tenant=self._stored(key.tenant_id), key_id=key.key_id)
 
+    @answered
+    async def ListTenantUsage(self, request: tenant_pb.ListTenantUsageRequest) -> tenant_pb.ListTenantUsageResponse:
+        """Lists what tenants hold and want."""
+        await self._controller.expire()
+        state = self._ledger.state
+        chosen = [request.tenant_id] if request.tenant_id else sorted(state.tenants)
+        usage = [tenant_usage(self._ledger, state.tenant(tenant_id)) for tenant_id in chosen]
+        return tenant_pb.ListTenantUsageResponse(usage=usage)
+
     async def _resolve(self, presented: str) -> Key:
         state = self._ledger.state
         key_id = self._verified.key_id(presented)
@@ -102,58 +116,3 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
 async def _verify(parsed: ParsedKey, stored: Key) -> bool:
     """Compares a secret with its hash, off the event loop."""
     return await asyncio.to_thread(verify_secret, parsed.secret, stored.secret_hash)
-
-
-class ClusterServicer(cluster_grpc.ClusterServiceServicer):
-    """The cluster as last reported.
-
-    Args:
-        controller: The shell around the ledger.
-    """
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._ledger = controller.ledger
-
-    @answered
-    async def GetClusterStatus(
-        self, request: cluster_pb.GetClusterStatusRequest
-    ) -> cluster_pb.GetClusterStatusResponse:
-        """Gets capacity, leases and use."""
-        await self._controller.expire()
-        replicas = self._ledger.leases.replicas
-        tenants = self._ledger.state.tenants
-        return cluster_pb.GetClusterStatusResponse(
-            revision=self._ledger.state.revision,
-            replicas=[self._replica(replicas[replica_id]) for replica_id in sorted(replicas)],
-            tenants=[self._tenant(tenants[tenant_id]) for tenant_id in sorted(tenants)],
-            capacity_slots=sum(replica.report.capacity_slots for replica in replicas.values()),
-        )
-
-    def _replica(self, replica: Replica) -> cluster_pb.ReplicaStatus:
-        report = replica.report
-        message = cluster_pb.ReplicaStatus(
-            replica_id=report.replica_id,
-            model=report.model,
-            capacity_slots=report.capacity_slots,
-            reserved_slots=sum(use.reserved_slots for use in report.tenants.values()),
-            used_slots=report.used_slots,
-            active_requests=sum(use.active_requests for use in report.tenants.values()),
-            bytes_per_slot=report.bytes_per_slot,
-            profile_id=report.profile_id,
-        )
-        message.lease_expire_time.FromNanoseconds(wall_ns(replica.deadline_s, self._controller.now()))
-        return message
-
-    def _tenant(self, tenant: Tenant) -> cluster_pb.TenantStatus:
-        replicas = self._ledger.leases.replicas.values()
-        uses = [replica.report.tenants.get(tenant.tenant_id, TenantUse()) for replica in replicas]
-        return cluster_pb.TenantStatus(
-            tenant_id=tenant.tenant_id,
-            reserved_slots=sum(use.reserved_slots for use in uses),
-            leased_slots=sum(replica.leases.get(tenant.tenant_id, 0) for replica in replicas),
-            guaranteed_slots=tenant.guaranteed_slots,
-            limit_slots=tenant.limit_slots,
-            active_requests=sum(use.active_requests for use in uses),
-            refused_requests=sum(use.refused_requests for use in uses),
-        )

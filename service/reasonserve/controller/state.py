@@ -129,12 +129,14 @@ class State:
                 self._keys = {k: key for k, key in self._keys.items() if key.tenant_id != tenant_id}
             case records.KeyPut(key):
                 self._keys[key.key_id] = key
-            case records.KeyGone(key_id):
+            case records.KeyGone(key_id, _):
                 del self._keys[key_id]
             case records.ProfilePut(profile):
                 self._profiles[profile.profile_id] = profile
             case records.ProfileActive(profile):
                 self._active[profile.model_fingerprint] = profile.profile_id
+            case records.ProfileGone(profile_id):
+                del self._profiles[profile_id]
             case records.ReplicaJoined(replica_id):
                 self._epochs[replica_id] = revision
             case records.ReplicaGone(replica_id):

@@ -38,21 +38,32 @@ def check_tenant(tenant: Tenant) -> None:
     _check_at_least("request_budget.max_tokens", budget.max_tokens, budget.default_tokens, "default_tokens")
 
 
-def check_guarantees(tenants: Iterable[Tenant], capacity_slots: int) -> None:
-    """Refuses guarantees that the live replicas cannot hold together.
+def overcommit(tenants: Iterable[Tenant], capacity_slots: int) -> str:
+    """Returns by how much the guarantees exceed the capacity and what to do, or an empty text.
 
     Args:
-        tenants: All tenants as they would be.
-        capacity_slots: Sum of the live replicas' capacities; 0 when none is known, which passes.
+        tenants: All tenants.
+        capacity_slots: What the cluster holds; 0 when it is not known, which passes.
+    """
+    guaranteed = sum(tenant.guaranteed_slots for tenant in tenants)
+    if not 0 < capacity_slots < guaranteed:
+        return ""
+    return (
+        f"The tenants' guarantees sum to {guaranteed} slots, {guaranteed - capacity_slots} more than the "
+        f"{capacity_slots} that the cluster holds: lower guaranteed_slots or add replicas."
+    )
+
+
+def check_guarantees(tenants: Iterable[Tenant], capacity_slots: int) -> None:
+    """Refuses guarantees that the cluster cannot hold together; arguments as for `overcommit`.
 
     Raises:
         PreconditionError: The guarantees exceed the capacity.
     """
-    guaranteed = sum(tenant.guaranteed_slots for tenant in tenants)
-    if 0 < capacity_slots < guaranteed:
+    message = overcommit(tenants, capacity_slots)
+    if message:
         raise PreconditionError(
-            f"The tenants' guarantees would sum to {guaranteed} slots, but the live replicas hold {capacity_slots}: "
-            "lower guaranteed_slots or add replicas.",
+            f"{message} Or set allow_overcommit to accept that not all can be met at once.",
             field="tenant.guaranteed_slots",
         )
 

@@ -23,23 +23,33 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from reasonserve.api.v1 import profile_service_pb2 as reasonserve_dot_api_dot_v1_dot_profile__service__pb2
+from reasonserve.api.v1 import tenant_service_pb2 as reasonserve_dot_api_dot_v1_dot_tenant__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reasonserve/api/v1/cluster_service.proto\x12\x12reasonserve.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x19\n\x17GetClusterStatusRequest\"\xac\x01\n\x18GetClusterStatusResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\x08replicas\x18\x02 \x03(\x0b\x32!.reasonserve.api.v1.ReplicaStatus\x12\x31\n\x07tenants\x18\x03 \x03(\x0b\x32 .reasonserve.api.v1.TenantStatus\x12\x16\n\x0e\x63\x61pacity_slots\x18\x04 \x01(\x03\"\xf2\x01\n\rReplicaStatus\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_slots\x18\x03 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x04 \x01(\x03\x12\x12\n\nused_slots\x18\x05 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\x05\x12\x16\n\x0e\x62ytes_per_slot\x18\x07 \x01(\x03\x12\x12\n\nprofile_id\x18\x08 \x01(\t\x12\x35\n\x11lease_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x01\n\x0cTenantStatus\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereserved_slots\x18\x02 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x03 \x01(\x03\x12\x18\n\x10guaranteed_slots\x18\x04 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x05 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\x05\x12\x18\n\x10refused_requests\x18\x07 \x01(\x03\x32\x7f\n\x0e\x43lusterService\x12m\n\x10GetClusterStatus\x12+.reasonserve.api.v1.GetClusterStatusRequest\x1a,.reasonserve.api.v1.GetClusterStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(reasonserve/api/v1/cluster_service.proto\x12\x12reasonserve.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a(reasonserve/api/v1/profile_service.proto\x1a\'reasonserve/api/v1/tenant_service.proto\"\x19\n\x17GetClusterStatusRequest\"\xde\x01\n\x18GetClusterStatusResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\x08replicas\x18\x02 \x03(\x0b\x32!.reasonserve.api.v1.ReplicaStatus\x12\x31\n\x07tenants\x18\x03 \x03(\x0b\x32 .reasonserve.api.v1.TenantStatus\x12\x16\n\x0e\x63\x61pacity_slots\x18\x04 \x01(\x03\x12\x1f\n\x17\x64\x65\x63lared_capacity_slots\x18\x05 \x01(\x03\x12\x0f\n\x07warning\x18\x06 \x01(\t\"\xf2\x01\n\rReplicaStatus\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_slots\x18\x03 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x04 \x01(\x03\x12\x12\n\nused_slots\x18\x05 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\x05\x12\x16\n\x0e\x62ytes_per_slot\x18\x07 \x01(\x03\x12\x12\n\nprofile_id\x18\x08 \x01(\t\x12\x35\n\x11lease_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x01\n\x0cTenantStatus\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereserved_slots\x18\x02 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x03 \x01(\x03\x12\x18\n\x10guaranteed_slots\x18\x04 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x05 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x06 \x01(\x05\x12\x18\n\x10refused_requests\x18\x07 \x01(\x03\"-\n\x13WatchClusterRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\"\x98\x01\n\x14WatchClusterResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12<\n\x06status\x18\x02 \x01(\x0b\x32,.reasonserve.api.v1.GetClusterStatusResponse\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .reasonserve.api.v1.ClusterEvent\"\xf3\x02\n\x0c\x43lusterEvent\x12\x30\n\ntenant_put\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.TenantH\x00\x12\x18\n\x0etenant_deleted\x18\x02 \x01(\tH\x00\x12\x37\n\x0bkey_created\x18\x03 \x01(\x0b\x32 .reasonserve.api.v1.TenantKeyRefH\x00\x12\x37\n\x0bkey_revoked\x18\x04 \x01(\x0b\x32 .reasonserve.api.v1.TenantKeyRefH\x00\x12\x32\n\x0bprofile_put\x18\x05 \x01(\x0b\x32\x1b.reasonserve.api.v1.ProfileH\x00\x12\x1b\n\x11profile_activated\x18\x06 \x01(\tH\x00\x12\x19\n\x0fprofile_deleted\x18\x07 \x01(\tH\x00\x12\x18\n\x0ereplica_joined\x18\x08 \x01(\tH\x00\x12\x16\n\x0creplica_gone\x18\t \x01(\tH\x00\x42\x07\n\x05\x65vent\"1\n\x0cTenantKeyRef\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t2\xe4\x01\n\x0e\x43lusterService\x12m\n\x10GetClusterStatus\x12+.reasonserve.api.v1.GetClusterStatusRequest\x1a,.reasonserve.api.v1.GetClusterStatusResponse\x12\x63\n\x0cWatchCluster\x12\'.reasonserve.api.v1.WatchClusterRequest\x1a(.reasonserve.api.v1.WatchClusterResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reasonserve.api.v1.cluster_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=97
-  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=122
-  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_start=125
-  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_end=297
-  _globals['_REPLICASTATUS']._serialized_start=300
-  _globals['_REPLICASTATUS']._serialized_end=542
-  _globals['_TENANTSTATUS']._serialized_start=545
-  _globals['_TENANTSTATUS']._serialized_end=722
-  _globals['_CLUSTERSERVICE']._serialized_start=724
-  _globals['_CLUSTERSERVICE']._serialized_end=851
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=180
+  _globals['_GETCLUSTERSTATUSREQUEST']._serialized_end=205
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_start=208
+  _globals['_GETCLUSTERSTATUSRESPONSE']._serialized_end=430
+  _globals['_REPLICASTATUS']._serialized_start=433
+  _globals['_REPLICASTATUS']._serialized_end=675
+  _globals['_TENANTSTATUS']._serialized_start=678
+  _globals['_TENANTSTATUS']._serialized_end=855
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=857
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=902
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=905
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=1057
+  _globals['_CLUSTEREVENT']._serialized_start=1060
+  _globals['_CLUSTEREVENT']._serialized_end=1431
+  _globals['_TENANTKEYREF']._serialized_start=1433
+  _globals['_TENANTKEYREF']._serialized_end=1482
+  _globals['_CLUSTERSERVICE']._serialized_start=1485
+  _globals['_CLUSTERSERVICE']._serialized_end=1713
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,8 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from reasonserve.api.v1 import profile_service_pb2 as _profile_service_pb2
+from reasonserve.api.v1 import tenant_service_pb2 as _tenant_service_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -14,16 +16,20 @@ class GetClusterStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetClusterStatusResponse(_message.Message):
-    __slots__ = ("revision", "replicas", "tenants", "capacity_slots")
+    __slots__ = ("revision", "replicas", "tenants", "capacity_slots", "declared_capacity_slots", "warning")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_CAPACITY_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
     revision: int
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaStatus]
     tenants: _containers.RepeatedCompositeFieldContainer[TenantStatus]
     capacity_slots: int
-    def __init__(self, revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[TenantStatus, _Mapping]]] = ..., capacity_slots: _Optional[int] = ...) -> None: ...
+    declared_capacity_slots: int
+    warning: str
+    def __init__(self, revision: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaStatus, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[TenantStatus, _Mapping]]] = ..., capacity_slots: _Optional[int] = ..., declared_capacity_slots: _Optional[int] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class ReplicaStatus(_message.Message):
     __slots__ = ("replica_id", "model", "capacity_slots", "reserved_slots", "used_slots", "active_requests", "bytes_per_slot", "profile_id", "lease_expire_time")
@@ -64,3 +70,49 @@ class TenantStatus(_message.Message):
     active_requests: int
     refused_requests: int
     def __init__(self, tenant_id: _Optional[str] = ..., reserved_slots: _Optional[int] = ..., leased_slots: _Optional[int] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ...) -> None: ...
+
+class WatchClusterRequest(_message.Message):
+    __slots__ = ("after_revision",)
+    AFTER_REVISION_FIELD_NUMBER: _ClassVar[int]
+    after_revision: int
+    def __init__(self, after_revision: _Optional[int] = ...) -> None: ...
+
+class WatchClusterResponse(_message.Message):
+    __slots__ = ("revision", "status", "events")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    status: GetClusterStatusResponse
+    events: _containers.RepeatedCompositeFieldContainer[ClusterEvent]
+    def __init__(self, revision: _Optional[int] = ..., status: _Optional[_Union[GetClusterStatusResponse, _Mapping]] = ..., events: _Optional[_Iterable[_Union[ClusterEvent, _Mapping]]] = ...) -> None: ...
+
+class ClusterEvent(_message.Message):
+    __slots__ = ("tenant_put", "tenant_deleted", "key_created", "key_revoked", "profile_put", "profile_activated", "profile_deleted", "replica_joined", "replica_gone")
+    TENANT_PUT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_DELETED_FIELD_NUMBER: _ClassVar[int]
+    KEY_CREATED_FIELD_NUMBER: _ClassVar[int]
+    KEY_REVOKED_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_PUT_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_DELETED_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_JOINED_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_GONE_FIELD_NUMBER: _ClassVar[int]
+    tenant_put: _tenant_service_pb2.Tenant
+    tenant_deleted: str
+    key_created: TenantKeyRef
+    key_revoked: TenantKeyRef
+    profile_put: _profile_service_pb2.Profile
+    profile_activated: str
+    profile_deleted: str
+    replica_joined: str
+    replica_gone: str
+    def __init__(self, tenant_put: _Optional[_Union[_tenant_service_pb2.Tenant, _Mapping]] = ..., tenant_deleted: _Optional[str] = ..., key_created: _Optional[_Union[TenantKeyRef, _Mapping]] = ..., key_revoked: _Optional[_Union[TenantKeyRef, _Mapping]] = ..., profile_put: _Optional[_Union[_profile_service_pb2.Profile, _Mapping]] = ..., profile_activated: _Optional[str] = ..., profile_deleted: _Optional[str] = ..., replica_joined: _Optional[str] = ..., replica_gone: _Optional[str] = ...) -> None: ...
+
+class TenantKeyRef(_message.Message):
+    __slots__ = ("tenant_id", "key_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    key_id: str
+    def __init__(self, tenant_id: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ClusterServiceStub:
-    """Shows the cluster. The caller presents the admin token.
+    """Shows the cluster. The caller presents the admin token or the operator token.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,34 @@ class ClusterServiceStub:
                 request_serializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusRequest.SerializeToString,
                 response_deserializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusResponse.FromString,
                 _registered_method=True)
+        self.WatchCluster = channel.unary_stream(
+                '/reasonserve.api.v1.ClusterService/WatchCluster',
+                request_serializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+                response_deserializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
-    """Shows the cluster. The caller presents the admin token.
+    """Shows the cluster. The caller presents the admin token or the operator token.
     """
 
     def GetClusterStatus(self, request, context):
         """Gets capacity, leases and use, per replica and per tenant, as last reported.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCluster(self, request, context):
+        """Watches the ledger: every change of a tenant, key, profile or replica, in order and
+        once. Leases and use follow demand and have no revision: get the status for them.
+
+        1. Without a revision the first message carries the status; later ones carry what
+        changed since.
+        2. With the revision of the last message received, the stream goes on after it.
+        3. The controller keeps a bounded number of changes, and none over a restart. When it
+        no longer has what follows the given revision, or never had that revision, it
+        begins anew with the status, as in 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +81,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusRequest.FromString,
                     response_serializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusResponse.SerializeToString,
             ),
+            'WatchCluster': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCluster,
+                    request_deserializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.FromString,
+                    response_serializer=reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reasonserve.api.v1.ClusterService', rpc_method_handlers)
@@ -70,7 +95,7 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService:
-    """Shows the cluster. The caller presents the admin token.
+    """Shows the cluster. The caller presents the admin token or the operator token.
     """
 
     @staticmethod
@@ -90,6 +115,33 @@ class ClusterService:
             '/reasonserve.api.v1.ClusterService/GetClusterStatus',
             reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusRequest.SerializeToString,
             reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.GetClusterStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/reasonserve.api.v1.ClusterService/WatchCluster',
+            reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+            reasonserve_dot_api_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ProfileServiceStub:
     """Keeps layer profiles: how a model's KV demand spreads over its layers. The caller
-    presents the admin token.
+    presents the admin token; the operator token may call GetProfile and ListProfiles.
     """
 
     def __init__(self, channel):
@@ -56,11 +56,16 @@ class ProfileServiceStub:
                 request_serializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileRequest.SerializeToString,
                 response_deserializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileResponse.FromString,
                 _registered_method=True)
+        self.DeleteProfile = channel.unary_unary(
+                '/reasonserve.api.v1.ProfileService/DeleteProfile',
+                request_serializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileRequest.SerializeToString,
+                response_deserializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer:
     """Keeps layer profiles: how a model's KV demand spreads over its layers. The caller
-    presents the admin token.
+    presents the admin token; the operator token may call GetProfile and ListProfiles.
     """
 
     def UploadProfile(self, request_iterator, context):
@@ -94,6 +99,14 @@ class ProfileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteProfile(self, request, context):
+        """Deletes a profile. NOT_FOUND when there is none, FAILED_PRECONDITION when it is the
+        active one of its model: activate another first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +130,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     request_deserializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileRequest.FromString,
                     response_serializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileResponse.SerializeToString,
             ),
+            'DeleteProfile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProfile,
+                    request_deserializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileRequest.FromString,
+                    response_serializer=reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reasonserve.api.v1.ProfileService', rpc_method_handlers)
@@ -127,7 +145,7 @@ def add_ProfileServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ProfileService:
     """Keeps layer profiles: how a model's KV demand spreads over its layers. The caller
-    presents the admin token.
+    presents the admin token; the operator token may call GetProfile and ListProfiles.
     """
 
     @staticmethod
@@ -228,6 +246,33 @@ class ProfileService:
             '/reasonserve.api.v1.ProfileService/ActivateProfile',
             reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileRequest.SerializeToString,
             reasonserve_dot_api_dot_v1_dot_profile__service__pb2.ActivateProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reasonserve.api.v1.ProfileService/DeleteProfile',
+            reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileRequest.SerializeToString,
+            reasonserve_dot_api_dot_v1_dot_profile__service__pb2.DeleteProfileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,16 +44,20 @@ class TenantKey(_message.Message):
     def __init__(self, key_id: _Optional[str] = ...) -> None: ...
 
 class CreateTenantRequest(_message.Message):
-    __slots__ = ("tenant",)
+    __slots__ = ("tenant", "allow_overcommit")
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_OVERCOMMIT_FIELD_NUMBER: _ClassVar[int]
     tenant: Tenant
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ...) -> None: ...
+    allow_overcommit: bool
+    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., allow_overcommit: _Optional[bool] = ...) -> None: ...
 
 class CreateTenantResponse(_message.Message):
-    __slots__ = ("tenant",)
+    __slots__ = ("tenant", "warning")
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
     tenant: Tenant
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ...) -> None: ...
+    warning: str
+    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class GetTenantRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -78,18 +82,22 @@ class ListTenantsResponse(_message.Message):
     def __init__(self, tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ...) -> None: ...
 
 class UpdateTenantRequest(_message.Message):
-    __slots__ = ("tenant", "update_mask")
+    __slots__ = ("tenant", "update_mask", "allow_overcommit")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_OVERCOMMIT_FIELD_NUMBER: _ClassVar[int]
     tenant: Tenant
     update_mask: _field_mask_pb2.FieldMask
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    allow_overcommit: bool
+    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., allow_overcommit: _Optional[bool] = ...) -> None: ...
 
 class UpdateTenantResponse(_message.Message):
-    __slots__ = ("tenant",)
+    __slots__ = ("tenant", "warning")
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
     tenant: Tenant
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ...) -> None: ...
+    warning: str
+    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class DeleteTenantRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -140,3 +148,57 @@ class ResolveTenantKeyResponse(_message.Message):
     tenant: Tenant
     key_id: str
     def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., key_id: _Optional[str] = ...) -> None: ...
+
+class ListTenantUsageRequest(_message.Message):
+    __slots__ = ("tenant_id",)
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    def __init__(self, tenant_id: _Optional[str] = ...) -> None: ...
+
+class ListTenantUsageResponse(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _containers.RepeatedCompositeFieldContainer[TenantUsage]
+    def __init__(self, usage: _Optional[_Iterable[_Union[TenantUsage, _Mapping]]] = ...) -> None: ...
+
+class TenantUsage(_message.Message):
+    __slots__ = ("tenant_id", "guaranteed_slots", "limit_slots", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests", "replicas")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    GUARANTEED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LEASED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: str
+    guaranteed_slots: int
+    limit_slots: int
+    leased_slots: int
+    reserved_slots: int
+    wanted_slots: int
+    active_requests: int
+    refused_requests: int
+    replicas: _containers.RepeatedCompositeFieldContainer[ReplicaUsage]
+    def __init__(self, tenant_id: _Optional[str] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaUsage, _Mapping]]] = ...) -> None: ...
+
+class ReplicaUsage(_message.Message):
+    __slots__ = ("replica_id", "model", "bytes_per_slot", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests")
+    REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
+    LEASED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    replica_id: str
+    model: str
+    bytes_per_slot: int
+    leased_slots: int
+    reserved_slots: int
+    wanted_slots: int
+    active_requests: int
+    refused_requests: int
+    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., bytes_per_slot: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ...) -> None: ...

@@ -27,7 +27,10 @@ if _version_not_supported:
 
 class TenantServiceStub:
     """Keeps tenants, their KV-memory budgets and their keys. The caller presents the admin
-    token as `authorization: Bearer TOKEN`; anyone else is UNAUTHENTICATED.
+    token as `authorization: Bearer TOKEN`. The operator token may call the methods that
+    begin with Get and List; a tenant's key may call GetTenant and ListTenantUsage for its
+    own tenant. Who is known but may not is PERMISSION_DENIED, anyone else is
+    UNAUTHENTICATED.
     """
 
     def __init__(self, channel):
@@ -76,17 +79,25 @@ class TenantServiceStub:
                 request_serializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyRequest.SerializeToString,
                 response_deserializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyResponse.FromString,
                 _registered_method=True)
+        self.ListTenantUsage = channel.unary_unary(
+                '/reasonserve.api.v1.TenantService/ListTenantUsage',
+                request_serializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageRequest.SerializeToString,
+                response_deserializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
     """Keeps tenants, their KV-memory budgets and their keys. The caller presents the admin
-    token as `authorization: Bearer TOKEN`; anyone else is UNAUTHENTICATED.
+    token as `authorization: Bearer TOKEN`. The operator token may call the methods that
+    begin with Get and List; a tenant's key may call GetTenant and ListTenantUsage for its
+    own tenant. Who is known but may not is PERMISSION_DENIED, anyone else is
+    UNAUTHENTICATED.
     """
 
     def CreateTenant(self, request, context):
         """Creates a tenant. ALREADY_EXISTS when the id is taken, INVALID_ARGUMENT when a budget
         contradicts another, FAILED_PRECONDITION when the guarantees would exceed the
-        cluster's capacity.
+        cluster's capacity and `allow_overcommit` is not set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +154,14 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenantUsage(self, request, context):
+        """Lists what tenants hold and want, over the cluster and per replica, as last reported.
+        NOT_FOUND when a tenant is named and there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +205,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyRequest.FromString,
                     response_serializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyResponse.SerializeToString,
             ),
+            'ListTenantUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenantUsage,
+                    request_deserializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageRequest.FromString,
+                    response_serializer=reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'reasonserve.api.v1.TenantService', rpc_method_handlers)
@@ -196,7 +220,10 @@ def add_TenantServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TenantService:
     """Keeps tenants, their KV-memory budgets and their keys. The caller presents the admin
-    token as `authorization: Bearer TOKEN`; anyone else is UNAUTHENTICATED.
+    token as `authorization: Bearer TOKEN`. The operator token may call the methods that
+    begin with Get and List; a tenant's key may call GetTenant and ListTenantUsage for its
+    own tenant. Who is known but may not is PERMISSION_DENIED, anyone else is
+    UNAUTHENTICATED.
     """
 
     @staticmethod
@@ -405,6 +432,33 @@ class TenantService:
             '/reasonserve.api.v1.TenantService/ResolveTenantKey',
             reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyRequest.SerializeToString,
             reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ResolveTenantKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenantUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reasonserve.api.v1.TenantService/ListTenantUsage',
+            reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageRequest.SerializeToString,
+            reasonserve_dot_api_dot_v1_dot_tenant__service__pb2.ListTenantUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,7 @@ A tensor's name ends in its axes, so ``keys_RHND`` is ``[rows, kv heads, candida
     W   window: the most recent queries, which score the candidates
     C   cells of a KV pool
     S   slots of one layer's KV pool
+    T   rows of a cell table
 
 Lists are ragged: row ``r``, head ``h`` owns the first ``lengths_RH[r, h]`` of its ``N`` places, in
 order of true position. What lies behind them is padding; it is never read and may hold anything.

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from reasonalloc.ops.attend import Segments
+
 POISON_CELL = -(2**40)
 
 
@@ -41,6 +43,49 @@ class Ragged:
         """Distinct cells of a pool, in random places; out of range on padding."""
         cells = torch.randperm(pool, generator=self.generator)[: lengths.numel() * width]
         return self.poisoned(cells.view(*lengths.shape, width), lengths, POISON_CELL)
+
+    def segments(self, prefix, owned, tail, layers=2, heads=2, slots_dtype=torch.int32):
+        """Requests of so many prefix and tail slots and at most so many owned cells per head; no owned ones if 0.
+
+        Returns:
+            Segments, and which cells of the pool some request reaches, as ``[C]`` bool.
+        """
+        batch, num_slots = len(owned), sum(prefix) + sum(owned) + sum(tail) + 1
+        slots = torch.randperm(num_slots, generator=self.generator).split([*prefix, *owned, *tail, 1])
+        width = max(map(sum, zip(prefix, owned, tail, strict=True)))
+        slots_RN = torch.full((batch + 2, width), -(2**30), dtype=slots_dtype)
+        slot_rows_B = torch.randperm(batch + 2, generator=self.generator)[:batch]
+        table_rows_B = torch.randperm(batch, generator=self.generator).masked_fill(torch.tensor(owned) == 0, -1)
+        cells_TLHK = torch.full((batch, layers, heads, max(owned)), POISON_CELL)
+        owned_TLH = torch.full((batch, layers, heads), POISON_CELL)
+        reached_LSH = torch.zeros(layers, num_slots, heads, dtype=torch.bool)
+        for b in range(batch):
+            ends, row = (slots[b], slots[2 * batch + b]), slots_RN[slot_rows_B[b]]
+            row[: prefix[b]], row[prefix[b] + owned[b] :][: tail[b]] = ends
+            reached_LSH[:, torch.cat(ends)] = True
+            if owned[b]:
+                lengths_LH = self.lengths(layers, heads, width=owned[b])
+                place = slots[batch + b][:, None] * heads + torch.arange(heads) + num_slots * heads * layers // 2
+                # Whichever layer and head a cell lies in, the table says whom it serves.
+                cells = place.flatten()[torch.randperm(place.numel(), generator=self.generator)].split(owned[b])
+                cells_LHK = torch.stack(cells).expand(layers, heads, owned[b])
+                cells_TLHK[table_rows_B[b], :, :, : owned[b]] = self.poisoned(
+                    cells_LHK.clone(), lengths_LH, POISON_CELL
+                )
+                owned_TLH[table_rows_B[b]] = lengths_LH
+                reached_LSH.view(-1)[cells_LHK[torch.arange(owned[b]) < lengths_LH[..., None]]] = True
+        starts = torch.tensor(prefix) + torch.tensor(owned)
+        return Segments(
+            slots_RN=slots_RN,
+            slot_rows_B=slot_rows_B,
+            prefix_B=torch.tensor(prefix),
+            tail_start_B=starts,
+            tail_end_B=starts + torch.tensor(tail),
+            cells_TLHK=cells_TLHK,
+            owned_TLH=owned_TLH,
+            table_rows_B=table_rows_B,
+            num_slots=num_slots,
+        ), reached_LSH.flatten()
 
     def poisoned(self, values, lengths, poison=torch.nan):
         padding = torch.arange(values.shape[lengths.dim()]) >= lengths[..., None]

@@ -1,0 +1,49 @@
+"""Kernels against their references: in Triton's interpreter, or on a GPU.
+
+Triton reads ``TRITON_INTERPRET`` when it is first imported and keeps that mode for the whole process, so
+``test_interpreter.py`` runs this folder in a process of its own. ``pytest -m gpu tests/alloc`` runs it on a GPU.
+"""
+
+import os
+
+import pytest
+import torch
+
+from reasonalloc.ops import launch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+POISON_INT = -(2**40)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name == "device" and not INTERPRETED:
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(scope="session")
+def device():
+    """Where the tests of this process run kernels."""
+    if INTERPRETED:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device; test_interpreter.py runs these in Triton's interpreter")
+    return torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def kernels(device, monkeypatch):
+    """Public functions launch kernels, and what these do not write is poison."""
+    monkeypatch.setattr(launch, "use_kernel", lambda device: True)
+    monkeypatch.setattr(torch, "empty", poisoned_empty(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", poisoned_empty(torch.empty_like))
+
+
+def poisoned_empty(empty):
+    def poisoned(*args, **kwargs):
+        tensor = empty(*args, **kwargs)
+        if tensor.dtype == torch.bool:
+            return tensor.fill_(True)
+        return tensor.fill_(torch.nan if tensor.is_floating_point() else POISON_INT)
+
+    return poisoned

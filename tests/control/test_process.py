@@ -1,62 +1,14 @@
 """The controller as a process: what it promised survives SIGKILL, and it starts and stops cleanly."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from reasonserve import controller_client
 from reasonserve.api.v1 import tenant_service_pb2 as pb
-
-
-class Process:
-    """A controller process; `lines` is what it logged until it listened."""
-
-    def __init__(self, folder, *options):
-        token_file = folder / "admin.token"
-        command = [sys.executable, "-m", "reasonserve.controller", "--port", "0"]
-        command += ["--database-url", f"sqlite:///{folder / 'controller.db'}", "--admin-token-file", str(token_file)]
-        self._token_file = token_file
-        self._process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
-        self.lines = []
-        self.port = 0
-        for line in self._process.stderr:
-            self.lines.append(line)
-            listening = re.search(r"Listening on \S+:(\d+) ", line)
-            if listening:
-                self.port = int(listening[1])
-                break
-
-    def end(self, number):
-        """Sends a signal and returns the exit status and the rest of the log."""
-        if self._process.poll() is None:
-            os.kill(self._process.pid, number)
-        _, rest = self._process.communicate(timeout=60)
-        return self._process.returncode, rest
-
-    def call(self, method, request):
-        """Makes one blocking call of TenantService."""
-        admin = controller_client.admin_metadata(controller_client.read_admin_token(self._token_file))
-        with controller_client.open_blocking_channel(f"127.0.0.1:{self.port}") as channel:
-            return getattr(controller_client.stubs(channel).tenants, method)(request, metadata=admin, timeout=30)
-
-
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start_one(*options):
-        started.append(Process(tmp_path, *options))
-        return started[-1]
-
-    yield start_one
-    for process in started:
-        process.end(signal.SIGKILL)
 
 
 def test_an_acknowledged_write_survives_sigkill(start):

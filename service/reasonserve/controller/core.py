@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from reasonserve.controller.journal import Journal
 from reasonserve.controller.ledger import Ledger
@@ -18,13 +19,21 @@ _LOG = logging.getLogger(__name__)
 _RETRY_S = 1.0
 
 
+class _Led(NamedTuple):
+    """What a leader has and one that stands by has not."""
+
+    store: Store
+    ledger: Ledger
+    journal: Journal
+
+
 class Controller:
     """Drives the ledger: decide, store, apply, wake.
 
-    Belongs to one event loop. Reads go to `ledger` directly; writes go through here.
+    Belongs to one event loop. Reads go to `ledger` directly; writes go through here. It stands by,
+    refusing both, until `lead`.
 
     Args:
-        store: Where changes become durable. The caller closes it.
         lease_ttl_s: A lease lapses this long after its last report.
         clock: Seconds, never going back.
         declared_slots: Capacity that guarantees are checked against; 0 means that of the live replicas.
@@ -32,24 +41,46 @@ class Controller:
 
     def __init__(
         self,
-        store: Store,
         *,
         lease_ttl_s: float,
         clock: Callable[[], float] = time.monotonic,
         declared_slots: int = 0,
     ) -> None:
-        self._store = store
+        self._lease_ttl_s = lease_ttl_s
+        self._declared_slots = declared_slots
         self._clock = clock
-        self._ledger = Ledger(store.load(), lease_ttl_s=lease_ttl_s, now=clock(), declared_slots=declared_slots)
-        self._journal = Journal(self._ledger.state.revision)
+        self._led: _Led | None = None
         self._writing = asyncio.Lock()
         self._waiting: set[asyncio.Event] = set()
         self._closing = False
 
+    async def lead(self, store: Store, *, margin_s: float = 0.0) -> None:
+        """Takes the state over from a store; the caller closes it.
+
+        Args:
+            store: Where changes become durable.
+            margin_s: How long an earlier leader may have gone on granting leases after it lost the lead.
+        """
+        snapshot = await asyncio.to_thread(store.load)
+        # Leases from before are waited for by this clock; the margin makes them end later.
+        now = self._clock() + margin_s
+        ledger = Ledger(snapshot, lease_ttl_s=self._lease_ttl_s, now=now, declared_slots=self._declared_slots)
+        self._led = _Led(store, ledger, Journal(snapshot.revision))
+
     @property
     def ledger(self) -> Ledger:
-        """The state, to be read."""
-        return self._ledger
+        """The state, to be read.
+
+        Raises:
+            UnavailableError: This controller stands by.
+        """
+        return self._leading.ledger
+
+    @property
+    def _leading(self) -> _Led:
+        if self._led is None:
+            raise UnavailableError("This controller stands by while another leads: call that one, or retry.")
+        return self._led
 
     @property
     def closing(self) -> bool:
@@ -75,28 +106,28 @@ class Controller:
         """Leases a replica anew and returns the epoch."""
 
         def opened(change: Change) -> None:
-            self._ledger.open_lease(report, epoch=change.revision, now=self._clock())
+            self.ledger.open_lease(report, epoch=change.revision, now=self._clock())
 
-        return (await self.commit(lambda: self._ledger.join_replica(report.replica_id), opened)).revision
+        return (await self.commit(lambda: self.ledger.join_replica(report.replica_id), opened)).revision
 
     def renew_lease(self, report: Report, epoch: int) -> None:
         """Takes a report and extends the lease; raises as `Ledger.renew_lease`."""
-        self._ledger.renew_lease(report, epoch=epoch, now=self._clock())
+        self.ledger.renew_lease(report, epoch=epoch, now=self._clock())
         self._wake()
 
     def close_lease(self, replica_id: str, epoch: int) -> None:
         """Notes that a stream ended."""
-        self._ledger.close_lease(replica_id, epoch=epoch)
+        self.ledger.close_lease(replica_id, epoch=epoch)
 
     async def expire(self) -> None:
         """Drops the replicas whose leases lapsed."""
-        if self._ledger.leases.lapsed(self._clock()):
-            await self.commit(lambda: self._ledger.expire(self._clock()))
+        if self.ledger.leases.lapsed(self._clock()):
+            await self.commit(lambda: self.ledger.expire(self._clock()))
 
     async def expire_forever(self) -> None:
         """Drops lapsed replicas as they lapse, until cancelled."""
         while True:
-            now, book = self._clock(), self._ledger.leases
+            now, book = self._clock(), self.ledger.leases
             # A lease opened while this sleeps cannot lapse sooner than one time to live from now.
             deadline_s = min(book.next_deadline_s or now + book.lease_ttl_s, now + book.lease_ttl_s)
             await asyncio.sleep(max(0.01, deadline_s - now))
@@ -108,11 +139,11 @@ class Controller:
 
     async def profile_content(self, profile_id: str) -> bytes:
         """Returns a profile's content; raises as `Store.profile_content`."""
-        return await asyncio.to_thread(self._store.profile_content, profile_id)
+        return await asyncio.to_thread(self._leading.store.profile_content, profile_id)
 
     def changes_since(self, revision: int) -> tuple[Change, ...] | None:
         """Returns the changes after a revision; None when they are not, or no longer, known."""
-        return self._journal.since(revision)
+        return self._leading.journal.since(revision)
 
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
@@ -131,10 +162,11 @@ class Controller:
 
     async def _commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None) -> Change:
         async with self._writing:
+            led = self._leading
             change = plan()
-            await asyncio.to_thread(self._store.write, change)
-            self._ledger.apply(change)
-            self._journal.append(change)
+            await asyncio.to_thread(led.store.write, change)
+            led.ledger.apply(change)
+            led.journal.append(change)
             if then is not None:
                 then(change)
             self._wake()

@@ -1,4 +1,4 @@
-"""The tables of the controller's database, and how records become rows."""
+"""The tables of the controller's database after all migrations, and how records become rows."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import sqlalchemy as sa
 
 from reasonserve.controller import records
 from reasonserve.controller.records import Event, Profile, RequestBudget, Tenant
-from reasonserve.errors import StartupError
-
-SCHEMA_VERSION = 1
 
 METADATA = sa.MetaData()
 META = sa.Table(
     "meta",
     METADATA,
-    sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False, server_default="0"),
 )
 TENANTS = sa.Table(
     "tenants",
@@ -39,6 +36,7 @@ KEYS = sa.Table(
     sa.Column("key_id", sa.Text, primary_key=True),
     sa.Column("tenant_id", sa.ForeignKey("tenants.tenant_id", ondelete="CASCADE"), nullable=False),
     sa.Column("secret_hash", sa.Text, nullable=False),
+    sa.Index("tenant_keys_by_tenant", "tenant_id"),
 )
 PROFILES = sa.Table(
     "profiles",
@@ -61,25 +59,6 @@ REPLICAS = sa.Table(
 )
 
 _BUDGET = ("min_tokens", "default_tokens", "max_tokens")
-
-
-def ensure_schema(connection: sa.Connection) -> None:
-    """Creates the tables in an empty database.
-
-    Raises:
-        StartupError: Another release made the tables.
-    """
-    if not sa.inspect(connection).has_table(META.name):
-        METADATA.create_all(connection)
-        connection.execute(sa.insert(META).values(schema_version=SCHEMA_VERSION, revision=0))
-        return
-    found = connection.execute(sa.select(META.c.schema_version)).scalar_one()
-    if found != SCHEMA_VERSION:
-        remedy = "start a newer controller" if found > SCHEMA_VERSION else "start with a new database"
-        raise StartupError(
-            f"The database has schema version {found}, this release knows {SCHEMA_VERSION}: {remedy}, "
-            "or restore a backup that this release made."
-        )
 
 
 def statements(event: Event, revision: int) -> tuple[sa.Executable, ...]:

@@ -1,16 +1,16 @@
 """The ledger's durable half in a database: SQLite by default, any SQLAlchemy URL otherwise.
 
 Each change is one transaction that also advances the revision from the very value it was
-planned on, so a second controller on the same database is refused instead of interleaved.
+planned on, in the term of the store that writes it. Opening a store begins a term, so that an
+earlier controller on the same database is refused from then on instead of interleaved.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from reasonserve.controller.database import connect, migrate, unusable
 from reasonserve.controller.records import Change, Key, Snapshot
 from reasonserve.controller.schema import (
     KEYS,
@@ -18,7 +18,6 @@ from reasonserve.controller.schema import (
     PROFILES,
     REPLICAS,
     TENANTS,
-    ensure_schema,
     statements,
     to_profile,
     to_tenant,
@@ -27,25 +26,28 @@ from reasonserve.errors import NotFoundError, StartupError, UnavailableError
 
 
 class Store:
-    """A database that holds one ledger. Thread-safe; `close` it.
+    """A database that holds one ledger. Thread-safe; `close` it. The newest store of a database alone may write.
 
     Args:
         url: SQLAlchemy URL, such as ``sqlite:////var/lib/reasonserve/controller.db``.
 
     Raises:
-        StartupError: The database cannot be used, or another release wrote it.
+        StartupError: The database cannot be used, or a newer release wrote it.
     """
 
     def __init__(self, url: str) -> None:
+        self._engine = connect(url)
         try:
-            self._engine = _connect(url)
             with self._engine.begin() as connection:
-                ensure_schema(connection)
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise StartupError(
-                f"The database cannot be used ({type(error).__name__}): check --database-url, that its driver is "
-                "installed and that it may be written."
-            ) from error
+                migrate(connection)
+                connection.execute(sa.update(META).values(term=META.c.term + 1))
+                self._term = connection.execute(sa.select(META.c.term)).scalar_one()
+        except SQLAlchemyError as error:
+            self.close()
+            raise unusable(error) from error
+        except StartupError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes all connections."""
@@ -73,12 +75,13 @@ class Store:
         """
         if not change.events:
             return
-        advance = sa.update(META).where(META.c.revision == change.revision - 1).values(revision=change.revision)
+        mine = sa.and_(META.c.revision == change.revision - 1, META.c.term == self._term)
+        advance = sa.update(META).where(mine).values(revision=change.revision)
         try:
             with self._engine.begin() as connection:
                 if connection.execute(advance).rowcount != 1:
                     raise UnavailableError(
-                        "Another controller wrote to the database: stop all but one and restart that one."
+                        "Another controller took the database over: this one must be stopped or restarted."
                     )
                 for event in change.events:
                     for statement in statements(event, change.revision):
@@ -102,18 +105,3 @@ class Store:
         if content is None:
             raise NotFoundError(f"There is no profile {profile_id[:80]!r}.", field="profile_id")
         return bytes(content)
-
-
-def _connect(url: str) -> sa.Engine:
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Makes a commit durable before it returns, also through a power loss."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

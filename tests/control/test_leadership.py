@@ -1,0 +1,150 @@
+"""Several controllers on one real PostgreSQL: exactly one leads, and another takes over when it is gone."""
+
+import signal
+import time
+
+import grpc
+import pytest
+import sqlalchemy as sa
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from reasonserve import errors, status
+from reasonserve.api.v1 import tenant_service_pb2 as pb
+from reasonserve.controller.core import Controller
+from reasonserve.controller.leadership import Leadership
+from reasonserve.controller.store import Store
+
+TTL_S = 10
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+TENANT = pb.Tenant(
+    tenant_id="acme",
+    limit_slots=100,
+    request_budget=pb.RequestBudget(min_tokens=32, default_tokens=64, max_tokens=128),
+)
+
+
+@pytest.fixture
+def url(postgres):
+    return postgres.new_database()
+
+
+@pytest.fixture
+def claim(url):
+    claims = []
+
+    def claim_one():
+        claims.append(Leadership(url))
+        return claims[-1]
+
+    yield claim_one
+    for made in claims:
+        made.close()
+
+
+def test_one_of_two_claims_is_granted_until_it_is_given_up(claim):
+    first, second = claim(), claim()
+    assert first.contested
+    assert (first.acquire(), second.acquire()) == (True, False)
+    assert (first.held(), second.held()) == (True, False)
+    first.close()
+    assert second.acquire()
+    assert not claim().acquire()
+
+
+def test_a_claim_ends_with_its_session(claim):
+    first, second = claim(), claim()
+    assert first.acquire()
+    with second._engine.connect() as connection:
+        mine = sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        connection.execute(mine)
+    assert not first.held()
+
+
+def test_other_databases_have_their_own_leaders(claim, postgres):
+    other = Leadership(postgres.new_database())
+    assert claim().acquire()
+    assert other.acquire()
+    other.close()
+
+
+def test_on_sqlite_the_only_controller_leads(database_url):
+    alone = Leadership(database_url)
+    assert (alone.contested, alone.acquire(), alone.held()) == (False, True, True)
+    alone.close()
+
+
+def test_an_unreachable_postgres_is_refused():
+    nowhere = Leadership("postgresql://owner@127.0.0.1:1/d")
+    with pytest.raises(errors.StartupError, match="--database-url"):
+        nowhere.acquire()
+    nowhere.close()
+
+
+async def test_leases_of_an_earlier_leader_are_waited_for_with_a_margin(url):
+    store = Store(url)
+    earlier = Controller(lease_ttl_s=TTL_S, clock=lambda: 0.0)
+    with pytest.raises(errors.UnavailableError, match="stands by"):
+        _ = earlier.ledger
+    await earlier.lead(store)
+    await earlier.commit(lambda: earlier.ledger.join_replica("r0"))
+    later = Controller(lease_ttl_s=TTL_S, clock=lambda: 0.0)
+    await later.lead(store, margin_s=4.0)
+    assert later.ledger.leases.next_deadline_s == TTL_S + 4.0
+    store.close()
+
+
+def _health(process):
+    with grpc.insecure_channel(f"127.0.0.1:{process.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        services = ("", "reasonserve.api.v1.LeaseService")
+        (answer,) = {stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30).status for name in services}
+    return answer
+
+
+def _wait_until_serving(process):
+    """Returns the seconds it took; fails after one lease period."""
+    began = time.monotonic()
+    while time.monotonic() - began < TTL_S:
+        if _health(process) == SERVING:
+            return time.monotonic() - began
+        time.sleep(0.05)
+    raise AssertionError("nobody leads after one lease period")
+
+
+def _refusal(process, method, request):
+    with pytest.raises(grpc.RpcError) as caught:
+        process.call(method, request)
+    return status.from_rpc_error(caught.value)
+
+
+@pytest.fixture
+def pair(start, url):
+    options = ("--lease-ttl-s", str(TTL_S))
+    return start(*options, database_url=url), start(*options, database_url=url)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_second_stands_by_and_takes_over(pair, number, record_property):
+    leader, standby = pair
+    assert (_health(leader), _health(standby)) == (SERVING, NOT_SERVING)
+    assert "standing by" in standby.lines[-1]
+    create = pb.CreateTenantRequest(tenant=TENANT)
+    for method, request in (("CreateTenant", create), ("ListTenants", pb.ListTenantsRequest())):
+        refused = _refusal(standby, method, request)
+        assert isinstance(refused, errors.UnavailableError)
+        assert "another leads" in refused.message
+    created = leader.call("CreateTenant", create).tenant
+    leader.end(number)
+    record_property("takeover_s", _wait_until_serving(standby))
+    assert standby.call("GetTenant", pb.GetTenantRequest(tenant_id="acme")).tenant == created
+    standby.call("DeleteTenant", pb.DeleteTenantRequest(tenant_id="acme"))
+
+
+def test_a_leader_that_lost_its_session_ends_and_one_leads(pair, postgres):
+    leader, standby = pair
+    postgres.restart()
+    code, log = leader.end()
+    assert code == 3
+    assert "Another controller may lead now" in log
+    _wait_until_serving(standby)

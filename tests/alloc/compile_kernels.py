@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from reasonalloc.ops import attend, launch
+from reasonalloc.ops import attend, compact, launch
 
 
 class Target:
@@ -63,11 +63,17 @@ def compile_attend():
         attend.attend_segments(queries, pool, pool, segments, layer=1, scale=0.1)
 
 
+def compile_compact():
+    pool, lists = zeros(99, 128, dtype=torch.bfloat16), zeros(6, 8, 1152)
+    compact.compact_cells(pool, pool, lists, zeros(6, 8), lists.bool(), lists.bool(), zeros(6), 2)
+
+
 def main(capability):
     launch.use_kernel = lambda device: True
     driver.set_active(Target(capability))
     JITFunction.run = compile_only(JITFunction.run)
     compile_attend()
+    compile_compact()
 
 
 if __name__ == "__main__":

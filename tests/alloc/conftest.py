@@ -6,6 +6,7 @@ import torch
 from reasonalloc.ops.attend import Segments
 
 POISON_CELL = -(2**40)
+ROUND_HEAD_DIM = 3
 
 
 class Ragged:
@@ -91,6 +92,67 @@ class Ragged:
         padding = torch.arange(values.shape[lengths.dim()]) >= lengths[..., None]
         values[padding] = poison
         return values
+
+
+class CompactionRound:
+    """A round of ``num_requests`` requests that each give back the newest slots of a few.
+
+    A request has ``slots`` slots of ``layers * heads`` cells, dealt at random to its lists, so that lists are
+    ragged and a cell may serve any layer and head, as after many rounds.
+    """
+
+    def __init__(self, make, num_requests, layers, heads):
+        self.num_requests = num_requests
+        self.request_R = torch.randperm(num_requests * layers, generator=make.generator) % num_requests
+        self.lists = {}
+        self.kept, self.released = set(), set()
+        self.num_cells = 0
+        for request in range(num_requests):
+            self._deal(make, request, layers, heads)
+        self.pool_CD = make.normal(self.num_cells, ROUND_HEAD_DIM)
+        self._tabulate(num_requests * layers, heads)
+
+    def _deal(self, make, request, layers, heads):
+        slots, given_back = (int(torch.randint(low, 6, (), generator=make.generator)) for low in (0, 0))
+        total, stay = slots * layers * heads, max(slots - given_back, 0) * layers * heads
+        cells = [self.num_cells + cell for cell in range(total)]
+        self.num_cells += total
+        self.released |= set(cells[stay:])
+        rows = (self.request_R == request).nonzero().flatten().tolist()
+        for cell in (cells[at] for at in torch.randperm(total, generator=make.generator).tolist()):
+            row = rows[int(torch.randint(len(rows), (), generator=make.generator))]
+            head = int(torch.randint(heads, (), generator=make.generator))
+            self.lists.setdefault((row, head), []).append(cell)
+        self.kept |= {cells[at] for at in torch.randperm(total, generator=make.generator)[:stay].tolist()}
+
+    def _tabulate(self, rows, heads):
+        width = max(map(len, self.lists.values()), default=0)
+        # Padding holds an impossible cell that claims to be kept in a slot that stays.
+        self.cells_RHN = torch.full((rows, heads, width), -(2**40))
+        self.keep_RHN = torch.ones(rows, heads, width, dtype=torch.bool)
+        self.releasable_RHN = torch.zeros(rows, heads, width, dtype=torch.bool)
+        self.lengths_RH = torch.zeros(rows, heads, dtype=torch.int64)
+        for (row, head), cells in self.lists.items():
+            self.lengths_RH[row, head] = len(cells)
+            self.cells_RHN[row, head, : len(cells)] = torch.tensor(cells)
+            self.keep_RHN[row, head, : len(cells)] = torch.tensor([cell in self.kept for cell in cells])
+            self.releasable_RHN[row, head, : len(cells)] = torch.tensor([cell in self.released for cell in cells])
+
+    def arguments(self):
+        return (
+            self.cells_RHN,
+            self.lengths_RH,
+            self.keep_RHN,
+            self.releasable_RHN,
+            self.request_R,
+            self.num_requests,
+        )
+
+
+@pytest.fixture(scope="session")
+def Round():
+    """The class of compaction inputs."""
+    return CompactionRound
 
 
 @pytest.fixture(scope="session")

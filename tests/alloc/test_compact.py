@@ -5,72 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonalloc.ops.compact import apply_moves, plan_compaction, reference
-
-HEAD_DIM = 3
-
-
-class Round:
-    """A round of ``num_requests`` requests that each give back the newest slots of a few.
-
-    A request has ``slots`` slots of ``layers * heads`` cells, dealt at random to its lists, so that lists are
-    ragged and a cell may serve any layer and head, as after many rounds.
-    """
-
-    def __init__(self, make, num_requests, layers, heads):
-        self.num_requests = num_requests
-        self.request_R = torch.randperm(num_requests * layers, generator=make.generator) % num_requests
-        self.lists = {}
-        self.kept, self.released = set(), set()
-        self.num_cells = 0
-        for request in range(num_requests):
-            self._deal(make, request, layers, heads)
-        self.pool_CD = make.normal(self.num_cells, HEAD_DIM)
-        self._tabulate(num_requests * layers, heads)
-
-    def _deal(self, make, request, layers, heads):
-        slots, given_back = (int(torch.randint(low, 6, (), generator=make.generator)) for low in (0, 0))
-        total, stay = slots * layers * heads, max(slots - given_back, 0) * layers * heads
-        cells = [self.num_cells + cell for cell in range(total)]
-        self.num_cells += total
-        self.released |= set(cells[stay:])
-        rows = (self.request_R == request).nonzero().flatten().tolist()
-        for cell in (cells[at] for at in torch.randperm(total, generator=make.generator).tolist()):
-            row = rows[int(torch.randint(len(rows), (), generator=make.generator))]
-            head = int(torch.randint(heads, (), generator=make.generator))
-            self.lists.setdefault((row, head), []).append(cell)
-        self.kept |= {cells[at] for at in torch.randperm(total, generator=make.generator)[:stay].tolist()}
-
-    def _tabulate(self, rows, heads):
-        width = max(map(len, self.lists.values()), default=0)
-        # Padding holds an impossible cell that claims to be kept in a slot that stays.
-        self.cells_RHN = torch.full((rows, heads, width), -(2**40))
-        self.keep_RHN = torch.ones(rows, heads, width, dtype=torch.bool)
-        self.releasable_RHN = torch.zeros(rows, heads, width, dtype=torch.bool)
-        self.lengths_RH = torch.zeros(rows, heads, dtype=torch.int64)
-        for (row, head), cells in self.lists.items():
-            self.lengths_RH[row, head] = len(cells)
-            self.cells_RHN[row, head, : len(cells)] = torch.tensor(cells)
-            self.keep_RHN[row, head, : len(cells)] = torch.tensor([cell in self.kept for cell in cells])
-            self.releasable_RHN[row, head, : len(cells)] = torch.tensor([cell in self.released for cell in cells])
-
-    def arguments(self):
-        return (
-            self.cells_RHN,
-            self.lengths_RH,
-            self.keep_RHN,
-            self.releasable_RHN,
-            self.request_R,
-            self.num_requests,
-        )
-
+from reasonalloc.ops.compact import apply_moves, compact_cells, plan_compaction, reference
 
 rounds = st.tuples(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
 
 
 @given(rounds)
 @settings(deadline=None, max_examples=100)
-def test_keys_follow_their_tokens_and_the_tail_is_free(ragged, shape):
+def test_keys_follow_their_tokens_and_the_tail_is_free(ragged, Round, shape):
     round_ = Round(ragged(shape[0]), *shape[1:])
     plan = plan_compaction(*round_.arguments())
     before = round_.pool_CD.clone()
@@ -89,11 +31,41 @@ def test_keys_follow_their_tokens_and_the_tail_is_free(ragged, shape):
 
 @given(rounds)
 @settings(deadline=None, max_examples=100)
-def test_equals_the_reference(ragged, shape):
+def test_equals_the_reference(ragged, Round, shape):
     arguments = Round(ragged(shape[0]), *shape[1:]).arguments()
     plan, expected = plan_compaction(*arguments), reference.plan_compaction(*arguments)
     for field in ("src_M", "dst_M", "cells_RHK", "lengths_RH"):
         assert torch.equal(getattr(plan, field), getattr(expected, field)), field
+
+
+@given(rounds)
+@settings(deadline=None, max_examples=100)
+def test_compacting_in_one_step_is_planning_and_moving(ragged, Round, shape):
+    round_ = Round(ragged(shape[0]), *shape[1:])
+    plan = plan_compaction(*round_.arguments())
+    k, v = round_.pool_CD, round_.pool_CD + 1
+    expected = [pool.index_copy(0, plan.dst_M, pool[plan.src_M]) for pool in (k, v)]
+    done = compact_cells(k, v, *round_.arguments())
+    assert torch.equal(k, expected[0])
+    assert torch.equal(v, expected[1])
+    assert torch.equal(done.cells_RHN[:, :, : plan.cells_RHK.shape[2]], plan.cells_RHK)
+    assert not done.cells_RHN[:, :, plan.cells_RHK.shape[2] :].any()
+    assert torch.equal(done.lengths_RH, plan.lengths_RH)
+    assert done.unmatched_B.tolist() == [0] * round_.num_requests
+
+
+@pytest.mark.parametrize("compact", [compact_cells, reference.compact_cells])
+def test_what_has_no_hole_stays_and_is_reported(compact):
+    """Request 0 keeps two movers and has one hole, request 1 has a hole too many."""
+    cells = torch.tensor([[[0, 1, 2]], [[3, 4, 5]]])
+    keep = torch.tensor([[[False, True, True]], [[False, False, True]]])
+    tail = torch.tensor([[[False, True, True]], [[False, False, True]]])
+    k, v = torch.arange(6.0)[:, None], torch.arange(6.0)[:, None] * 10
+    done = compact(k, v, cells, torch.tensor([[3], [3]]), keep, tail, torch.tensor([0, 1]), 2)
+    assert done.cells_RHN.tolist() == [[[0, 2, 0]], [[3, 0, 0]]]
+    assert done.unmatched_B.tolist() == [1, -1]
+    assert k.flatten().tolist() == [1, 1, 2, 5, 4, 5]
+    assert v.flatten().tolist() == [10, 10, 20, 50, 40, 50]
 
 
 def test_example():

@@ -3,11 +3,63 @@
 import torch
 from torch import Tensor
 
+from reasonalloc.ops import launch
 from reasonalloc.ops.compact import vectorized
-from reasonalloc.ops.compact.plan import CompactionPlan
+from reasonalloc.ops.compact.plan import Compacted, CompactionPlan
 from reasonalloc.shapes import check_axes, check_dtype
 
-__all__ = ["CompactionPlan", "apply_moves", "plan_compaction"]
+__all__ = ["Compacted", "CompactionPlan", "apply_moves", "compact_cells", "plan_compaction"]
+
+
+def compact_cells(
+    k_pool_CD: Tensor,
+    v_pool_CD: Tensor,
+    cells_RHN: Tensor,
+    lengths_RH: Tensor,
+    keep_RHN: Tensor,
+    releasable_RHN: Tensor,
+    request_R: Tensor,
+    num_requests: int,
+) -> Compacted:
+    """Moves kept cells out of the slots to be released, and gives the table that is true then.
+
+    ``plan_compaction`` and ``apply_moves`` in one, with sizes that do not depend on the data: on an
+    accelerator nothing waits for the device. Unequal holes and movers are therefore reported, not raised:
+    a request moves as many cells as it has holes for, never into another's.
+
+    Args:
+        k_pool_CD: K of every cell, changed in place.
+        v_pool_CD: V of every cell, changed in place.
+        cells_RHN: int64 cell of each candidate, in order of true position; no cell twice.
+        lengths_RH: int64.
+        keep_RHN: bool.
+        releasable_RHN: bool, the candidate lies in a slot that is given back.
+        request_R: int64 request of each row, 0 to ``num_requests - 1``; rows in any order.
+        num_requests: Number of requests.
+
+    Returns:
+        The table as wide as it came, lengths, and what could not be matched.
+
+    Raises:
+        ValueError: Shapes or dtypes do not agree.
+    """
+    check_axes(
+        k_pool_CD=k_pool_CD,
+        v_pool_CD=v_pool_CD,
+        cells_RHN=cells_RHN,
+        lengths_RH=lengths_RH,
+        keep_RHN=keep_RHN,
+        releasable_RHN=releasable_RHN,
+        request_R=request_R,
+    )
+    check_dtype(torch.int64, cells_RHN=cells_RHN, lengths_RH=lengths_RH, request_R=request_R)
+    check_dtype(torch.bool, keep_RHN=keep_RHN, releasable_RHN=releasable_RHN)
+    arguments = k_pool_CD, v_pool_CD, cells_RHN, lengths_RH, keep_RHN, releasable_RHN, request_R, num_requests
+    if launch.use_kernel(cells_RHN.device):
+        from reasonalloc.ops.compact import kernel
+
+        return kernel.compact_cells(*arguments)
+    return vectorized.compact_cells(*arguments)
 
 
 def plan_compaction(

@@ -22,6 +22,22 @@ class CompactionPlan:
     lengths_RH: Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Compacted:
+    """What a compaction did; sizes are capacities, so nobody had to wait for the device.
+
+    Attributes:
+        cells_RHN: int64 cells of the kept candidates, in order of true position, padded with 0.
+        lengths_RH: int64, number of kept candidates.
+        unmatched_B: int64 movers less holes of each request. Not 0 means that the caller kept a wrong number of
+            cells: the movers left over still lie in released slots, so that request's cache is lost.
+    """
+
+    cells_RHN: Tensor
+    lengths_RH: Tensor
+    unmatched_B: Tensor
+
+
 def unequal_counts_error(request: int, num_holes: int, num_movers: int) -> ValueError:
     """The error for a request whose kept cells do not fill its remaining slots exactly."""
     return ValueError(

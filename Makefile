@@ -54,6 +54,6 @@ $(STAMP): requirements.lock pyproject.toml
 	fi
 	@if ! [ -x $(BIN)/python ]; then echo "Python 3.11 is needed, as python3.11 or python3; none was found." >&2; exit 1; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)

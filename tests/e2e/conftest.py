@@ -100,6 +100,10 @@ class Stack:
         except UnavailableError:
             return False
 
+    def used_slots(self) -> int:
+        """Slots that running requests hold, as the engine counts them."""
+        return sum(replica.used_slots for replica in self.cluster().replicas)
+
     def tenant_status(self, tenant_id: str) -> cluster_pb.TenantStatus:
         return next(tenant for tenant in self.cluster().tenants if tenant.tenant_id == tenant_id)
 

@@ -141,6 +141,7 @@ def test_a_killed_controller_forgets_nothing(stack: Any, key: str, wait_for: Any
 
 def test_a_killed_client_gives_its_memory_back(stack: Any, wait_for: Any) -> None:
     secret = stack.create_tenant("doomed", limit_slots=2048)
+    wait_for(lambda: stack.used_slots() == 0)
     command = stack.command("generate", QUESTION, "--budget", str(BUDGET), "-n", "3000", "--ignore-eos")
     process = subprocess.Popen(
         command, env=stack.environment(REASONSERVE_API_KEY=secret), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -149,11 +150,14 @@ def test_a_killed_client_gives_its_memory_back(stack: Any, wait_for: Any) -> Non
     assert process.stdout.read(1)
     wait_for(lambda: stack.tenant_status("doomed").active_requests == 1)
     assert stack.tenant_status("doomed").reserved_slots >= BUDGET + BUFFER
+    wait_for(lambda: stack.used_slots() >= BUDGET)
     psutil.Process(process.pid).kill()
-    wait_for(
-        lambda: (lambda seen: seen.active_requests == seen.reserved_slots == 0)(stack.tenant_status("doomed")),
-        RELEASE_WITHIN_S,
-    )
+
+    def released() -> bool:
+        seen = stack.tenant_status("doomed")
+        return seen.active_requests == seen.reserved_slots == 0 and stack.used_slots() == 0
+
+    wait_for(released, RELEASE_WITHIN_S)
     process.communicate()
 
 

@@ -26,6 +26,8 @@ from reasonserve.replica.protocol import EngineLoad
 from reasonserve.replica.sizing import TenantTerms
 
 MIN_REPORT_GAP_S = 0.1
+LOAD_POLL_S = 0.5
+"""How often the engine is asked how full it is; the controller hears of it when that changed."""
 """A burst of admissions and releases becomes one report."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
@@ -82,6 +84,7 @@ class LeaseClient:
         self._changed = asyncio.Event()
         self._renewal_s = 1.0  # until the first lease says how long it lasts
         self._reported_at = 0.0
+        self._reported_used_slots = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -149,9 +152,15 @@ class LeaseClient:
     async def _report_on_change(self, call: Call) -> None:
         while True:
             await asyncio.sleep(MIN_REPORT_GAP_S)
-            with suppress(TimeoutError):  # nothing changed; the lease is renewed all the same
-                await asyncio.wait_for(self._changed.wait(), max(0.0, self._renewal_s - MIN_REPORT_GAP_S))
+            renew_at = self._reported_at + self._renewal_s
+            while not (self._changed.is_set() or time.monotonic() >= renew_at or await self._load_changed()):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), min(LOAD_POLL_S, self._renewal_s))
             await self._report(call)
+
+    async def _load_changed(self) -> bool:
+        """The engine frees an aborted request's slots a step after its reservation is released."""
+        return (await self._load()).used_slots != self._reported_used_slots
 
     async def _listen(self, responses: AsyncIterator[pb.LeaseResponse]) -> None:
         while True:
@@ -182,6 +191,7 @@ class LeaseClient:
         )
         await call.write(report)
         self._reported_at = reported_at
+        self._reported_used_slots = load.used_slots
 
     def _apply(self, response: pb.LeaseResponse) -> None:
         lease = to_lease(response)

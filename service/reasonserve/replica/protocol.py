@@ -79,7 +79,7 @@ class EngineLoad:
     """How full the engine is.
 
     Attributes:
-        used_slots: Slots of the pool in use, by requests and prefix cache together.
+        used_slots: Slots that running requests hold; what the prefix cache would give up is not counted.
     """
 
     used_slots: int

@@ -73,6 +73,7 @@ def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
         "skip_server_warmup": True,
         "incremental_streaming_output": True,
         "enable_cache_report": True,
+        "load_snapshot_publish_interval": 4,
         "log_level": "warning",
     }
 

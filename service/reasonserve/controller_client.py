@@ -1,4 +1,9 @@
-"""What every caller of the controller needs: a channel and the admin token."""
+"""What every caller of the controller needs: a channel and the admin token.
+
+A controller with TLS is reached by naming PEM files in the environment of the calling process:
+``REASONSERVE_CONTROLLER_TLS_CA_FILE``, and ``..._CERT_FILE`` with ``..._KEY_FILE`` where it asks for
+a client's certificate.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grpc
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reasonserve.api.v1 import cluster_service_pb2_grpc as cluster_grpc
 from reasonserve.api.v1 import lease_service_pb2_grpc as lease_grpc
@@ -54,14 +60,59 @@ def read_admin_token(path: Path) -> str:
     return token
 
 
+class ControllerTls(BaseSettings):
+    """PEM files that a client trusts and presents; without a CA the connection is plain text."""
+
+    model_config = SettingsConfigDict(env_prefix="REASONSERVE_CONTROLLER_TLS_", frozen=True)
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Returns what a channel is secured with; None for plain text.
+
+        Raises:
+            StartupError: A file cannot be read, or one is named without another that it needs.
+        """
+        if (self.cert_file is None) != (self.key_file is None) or (self.cert_file and not self.ca_file):
+            raise StartupError(
+                "TLS to the controller needs REASONSERVE_CONTROLLER_TLS_CA_FILE, and a client's certificate needs "
+                "both ..._CERT_FILE and ..._KEY_FILE."
+            )
+        if self.ca_file is None:
+            return None
+        try:
+            roots, *pair = [file.read_bytes() for file in (self.ca_file, self.key_file, self.cert_file) if file]
+        except OSError as error:
+            raise StartupError(
+                f"Cannot read {error.filename}, named for TLS to the controller: {error.strerror}."
+            ) from error
+        return grpc.ssl_channel_credentials(roots, *pair)
+
+
 def open_channel(endpoint: str) -> grpc.aio.Channel:
-    """Opens an asyncio channel to ``host:port``; connects on first use. The caller closes it."""
-    return grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    """Opens an asyncio channel to ``host:port``; connects on first use. The caller closes it.
+
+    Raises:
+        StartupError: As `ControllerTls.credentials`.
+    """
+    credentials = ControllerTls().credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(endpoint, credentials, options=CHANNEL_OPTIONS)
 
 
 def open_blocking_channel(endpoint: str) -> grpc.Channel:
-    """Opens a blocking channel to ``host:port``; connects on first use. The caller closes it."""
-    return grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    """Opens a blocking channel to ``host:port``; connects on first use. The caller closes it.
+
+    Raises:
+        StartupError: As `ControllerTls.credentials`.
+    """
+    credentials = ControllerTls().credentials()
+    if credentials is None:
+        return grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(endpoint, credentials, options=CHANNEL_OPTIONS)
 
 
 def stubs(channel: grpc.aio.Channel | grpc.Channel) -> Stubs:

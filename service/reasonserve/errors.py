@@ -3,6 +3,7 @@
 ReasonServeError
  ├── InvalidRequestError        a field cannot be honoured, now or ever      INVALID_ARGUMENT
  ├── UnauthenticatedError       no key, or an unknown or revoked one         UNAUTHENTICATED
+ ├── PermissionDeniedError      known, but may not do this               PERMISSION_DENIED
  ├── NotFoundError              no such tenant, key or profile               NOT_FOUND
  ├── AlreadyExistsError         the id is taken                              ALREADY_EXISTS
  ├── StaleEtagError             somebody else wrote first                    ABORTED
@@ -47,6 +48,10 @@ class InvalidRequestError(ReasonServeError):
 
 class UnauthenticatedError(ReasonServeError):
     """The caller is not known."""
+
+
+class PermissionDeniedError(ReasonServeError):
+    """The caller is known, but may not do this."""
 
 
 class NotFoundError(ReasonServeError):

@@ -49,6 +49,7 @@ RULES: dict[type[errors.ReasonServeError], Rule | None] = {
     errors.ReasonServeError: None,
     errors.InvalidRequestError: Rule(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.UnauthenticatedError: Rule(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDeniedError: Rule(grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
     errors.NotFoundError: Rule(grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
     errors.AlreadyExistsError: Rule(grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"),
     errors.StaleEtagError: Rule(grpc.StatusCode.ABORTED, "STALE_ETAG"),

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from reasonserve import controller_client
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.controller.auth import Tokens
 from reasonserve.controller.core import Controller
 from reasonserve.controller.server import build_server
 from reasonserve.controller.store import Store
@@ -28,6 +29,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 TOKEN = "an-admin-token-of-this-test"
+OPERATOR_TOKEN = "an-operator-token-of-this-test"
 TTL_S = 10.0
 
 
@@ -189,7 +191,7 @@ async def cluster(database_url):
     clock, store = Clock(), Store(database_url)
     controller = Controller(lease_ttl_s=TTL_S, clock=clock)
     await controller.lead(store)
-    server, _ = build_server(controller, TOKEN)
+    server, _ = build_server(controller, Tokens(admin=TOKEN, operator=OPERATOR_TOKEN))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with controller_client.open_channel(f"127.0.0.1:{port}") as channel:

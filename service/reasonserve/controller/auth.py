@@ -1,85 +1,152 @@
-"""Who may call the controller: whoever presents the admin token."""
+"""Who may call what: the admin token everything, the operator token reads, a tenant's key its own tenant."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import grpc
 
-from reasonserve import status
-from reasonserve.controller_client import read_admin_token
-from reasonserve.errors import StartupError, UnauthenticatedError
+from reasonserve.controller.keyring import Keyring
+from reasonserve.controller.translate import abort
+from reasonserve.errors import PermissionDeniedError, ReasonServeError, UnauthenticatedError
 
 _OPEN_PREFIXES = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
-_DENIED = UnauthenticatedError(
-    "The admin token is missing or wrong: send `authorization: Bearer TOKEN` with the token of the controller's file."
-)
+_API = "/reasonserve.api.v1."
+TENANT_METHODS = frozenset({f"{_API}TenantService/GetTenant", f"{_API}TenantService/ListTenantUsage"})
+OPERATOR_METHODS = TENANT_METHODS | {
+    f"{_API}TenantService/ListTenants",
+    f"{_API}ProfileService/GetProfile",
+    f"{_API}ProfileService/ListProfiles",
+    f"{_API}ClusterService/GetClusterStatus",
+    f"{_API}ClusterService/WatchCluster",
+}
+_SCHEME = "Bearer "
+
+# Generic in the stubs alone.
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-def ensure_admin_token(path: Path) -> str:
-    """Returns the admin token; draws one into a file of mode 0600 where there is none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls.
 
-    Raises:
-        StartupError: Others may read the file, or it cannot be read or written.
+    Attributes:
+        methods: What it may call; None means everything.
+        tenant_id: The only tenant it may name; empty means any.
     """
-    try:
-        _create(path)
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise StartupError(f"Cannot use the admin token file {path}: {error.strerror}.") from error
-    if mode & 0o077:
-        raise StartupError(
-            f"The admin token file {path} has mode {mode:04o}, so others may have read the token: "
-            f"delete it and restart to draw a new one, or run `chmod 600 {path}` if nobody did."
-        )
-    return read_admin_token(path)
+
+    methods: frozenset[str] | None = None
+    tenant_id: str = ""
 
 
-def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+_ADMIN = Caller()
+_OPERATOR = Caller(methods=OPERATOR_METHODS)
 
 
-class AdminInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses every call without the admin token, health checks and reflection excepted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The controller's own tokens. An empty operator token lets nobody in."""
+
+    admin: str
+    operator: str = ""
+
+
+class ScopeInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses what the caller may not, before a message is read; health checks and reflection are open.
 
     Args:
-        token: The admin token.
+        tokens: The controller's own tokens.
+        keyring: Resolves tenants' keys.
     """
 
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-        self._deny: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(_deny)
+    def __init__(self, tokens: Tokens, keyring: Keyring) -> None:
+        self._callers = [(tokens.admin.encode(), _ADMIN)]
+        if tokens.operator:
+            self._callers.append((tokens.operator.encode(), _OPERATOR))
+        self._keyring = keyring
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Passes the call on, or answers it with UNAUTHENTICATED before its first message is read."""
-        if handler_call_details.method.startswith(_OPEN_PREFIXES) or self._may(handler_call_details):
+    ) -> _Handler | None:
+        """Passes the call on, or answers it with UNAUTHENTICATED or PERMISSION_DENIED."""
+        method = handler_call_details.method
+        if method.startswith(_OPEN_PREFIXES):
             return await continuation(handler_call_details)
-        return self._deny
+        try:
+            caller = await self._caller(handler_call_details)
+            check_method(caller, method)
+        except ReasonServeError as error:
+            return _refusal(error)
+        handler = await continuation(handler_call_details)
+        return _for_own_tenant(handler, caller.tenant_id) if handler and caller.tenant_id else handler
 
-    def _may(self, details: grpc.HandlerCallDetails) -> bool:
+    async def _caller(self, details: grpc.HandlerCallDetails) -> Caller:
         presented = [value for key, value in details.invocation_metadata or () if key == "authorization"]
-        return len(presented) == 1 and secrets.compare_digest(_as_bytes(presented[0]), self._expected)
+        value = _as_text(presented[0]) if len(presented) == 1 else ""
+        if not value.startswith(_SCHEME):
+            raise _unknown()
+        given = value.removeprefix(_SCHEME)
+        for token, caller in self._callers:
+            if secrets.compare_digest(given.encode(), token):
+                return caller
+        key = await self._keyring.resolve(given)
+        if key is None:
+            raise _unknown()
+        return Caller(methods=TENANT_METHODS, tenant_id=key.tenant_id)
 
 
-def _as_bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+def check_method(caller: Caller, method: str) -> None:
+    """Refuses a method outside the caller's scope.
+
+    Raises:
+        PermissionDeniedError: The caller may not call it.
+    """
+    if caller.methods is None or method in caller.methods:
+        return
+    allowed = ", ".join(sorted(name.rsplit("/", 1)[1] for name in caller.methods))
+    raise PermissionDeniedError(
+        f"The token presented does not allow {method.rsplit('/', 1)[-1][:80]}; it allows {allowed}: "
+        "present the admin token."
+    )
 
 
-async def _deny(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+def _for_own_tenant(handler: _Handler, tenant_id: str) -> _Handler:
+    """Wraps a unary method whose request names a tenant."""
+    # The stubs know the blocking kind of method alone.
+    behavior: Callable[[Any, _Context], Awaitable[Any]] = cast("Any", handler.unary_unary)
+
+    async def checked(request: Any, context: _Context) -> Any:
+        if request.tenant_id != tenant_id:
+            denied = PermissionDeniedError(
+                f"tenant_id: given {request.tenant_id[:80]!r}; allowed with this key is {tenant_id!r} alone.",
+                field="tenant_id",
+            )
+            await abort(context, denied)
+        return await behavior(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(checked, handler.request_deserializer, handler.response_serializer)
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "The token is missing or wrong: send `authorization: Bearer TOKEN` with the admin token, the operator token "
+        "or a tenant's key."
+    )
+
+
+def _refusal(error: ReasonServeError) -> _Handler:
+    async def refuse(_requests: object, context: _Context) -> None:
+        await abort(context, error)
+
     # Of all method kinds only this one answers without waiting for a message.
-    await context.abort(status.grpc_code(_DENIED), _DENIED.message, trailing_metadata=status.trailing_metadata(_DENIED))
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _as_text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from reasonserve.controller.process import LeadershipLostError, Options, serve
+from reasonserve.controller.tls import TlsFiles
 from reasonserve.errors import StartupError
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +28,14 @@ class OneLine(logging.Formatter):
 def run(
     database_url: Annotated[str, typer.Option(help="SQLAlchemy URL, such as sqlite:///controller.db.")],
     admin_token_file: Annotated[Path, typer.Option(help="Made with mode 0600 where there is none.")],
+    operator_token_file: Annotated[
+        Path | None, typer.Option(help="Token that may read and not write; made as the other. Default: no such token.")
+    ] = None,
+    tls_cert_file: Annotated[Path | None, typer.Option(help="PEM certificate. Default: plain text.")] = None,
+    tls_key_file: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
+    tls_client_ca_file: Annotated[
+        Path | None, typer.Option(help="Clients must present a certificate that one of these signed (mTLS).")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0 takes a free one.")] = 9100,
     lease_ttl_s: Annotated[float, typer.Option(min=1, max=300, help="A lease lapses this long after a report.")] = 10.0,
@@ -43,6 +52,8 @@ def run(
         port=port,
         database_url=database_url,
         admin_token_file=admin_token_file,
+        operator_token_file=operator_token_file,
+        tls=TlsFiles(cert=tls_cert_file, key=tls_key_file, client_ca=tls_client_ca_file),
         lease_ttl_s=lease_ttl_s,
         capacity_slots=capacity_slots,
     )

@@ -13,11 +13,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from reasonserve.controller.auth import ensure_admin_token
+from reasonserve.controller.auth import Tokens
 from reasonserve.controller.core import Controller
 from reasonserve.controller.leadership import Leadership
 from reasonserve.controller.server import SERVICES, build_server
 from reasonserve.controller.store import Store
+from reasonserve.controller.tls import TlsFiles, server_credentials
+from reasonserve.controller.tokens import ensure_token
 from reasonserve.errors import StartupError
 
 _LOG = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Options:
     port: int
     database_url: str
     admin_token_file: Path
+    operator_token_file: Path | None
+    tls: TlsFiles
     lease_ttl_s: float
     capacity_slots: int
 
@@ -53,19 +57,20 @@ async def serve(options: Options) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
-        StartupError: The database, the token file or the port cannot be used.
+        StartupError: The database, a token file, a TLS file or the port cannot be used.
         LeadershipLostError: It led and may no longer.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    token = ensure_admin_token(options.admin_token_file)
+    tokens = read_tokens(options)
+    credentials = server_credentials(options.tls)
     leadership = Leadership(options.database_url)
     controller = Controller(lease_ttl_s=options.lease_ttl_s, declared_slots=options.capacity_slots)
-    server, health_servicer = build_server(controller, token)
+    server, health_servicer = build_server(controller, tokens)
     process = _Process(options, controller, leadership, health_servicer)
     try:
-        port = _bind(server, options)
+        port = _bind(server, options, credentials)
         await process.start(server)
         await _first(stop.wait(), process.run(port))
     finally:
@@ -160,11 +165,25 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
         task.result()
 
 
-def _bind(server: grpc.aio.Server, options: Options) -> int:
+def read_tokens(options: Options) -> Tokens:
+    """Reads the token files, and draws the tokens that are not there yet.
+
+    Raises:
+        StartupError: A file cannot be used, or both hold the same token.
+    """
+    admin = ensure_token(options.admin_token_file)
+    operator = ensure_token(options.operator_token_file) if options.operator_token_file else ""
+    if admin == operator:
+        raise StartupError("The operator token is the admin token: name another --operator-token-file.")
+    return Tokens(admin=admin, operator=operator)
+
+
+def _bind(server: grpc.aio.Server, options: Options, credentials: grpc.ServerCredentials | None) -> int:
+    address = f"{options.host}:{options.port}"
     try:
-        return server.add_insecure_port(f"{options.host}:{options.port}")
+        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise StartupError(
-            f"Cannot listen on {options.host}:{options.port}: the port is taken or the address is not this "
+            f"Cannot listen on {address}: the port is taken or the address is not this "
             "machine's; stop the other process or choose another --port or --host."
         ) from error

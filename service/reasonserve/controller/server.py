@@ -14,9 +14,10 @@ from reasonserve.api.v1 import profile_service_pb2 as profile_pb
 from reasonserve.api.v1 import profile_service_pb2_grpc as profile_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1 import tenant_service_pb2_grpc as tenant_grpc
-from reasonserve.controller.auth import AdminInterceptor
+from reasonserve.controller.auth import ScopeInterceptor, Tokens
 from reasonserve.controller.cluster_servicer import ClusterServicer
 from reasonserve.controller.core import Controller
+from reasonserve.controller.keyring import Keyring
 from reasonserve.controller.lease_servicer import LeaseServicer
 from reasonserve.controller.profile_servicer import ProfileServicer
 from reasonserve.controller.servicer import TenantServicer
@@ -38,11 +39,12 @@ _SERVER_OPTIONS = (
 )
 
 
-def build_server(controller: Controller, token: str) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def build_server(controller: Controller, tokens: Tokens) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """Returns a server with all services, not yet bound or started, and its health."""
-    server = grpc.aio.server(interceptors=[AdminInterceptor(token)], options=_SERVER_OPTIONS)
+    keyring = Keyring(controller)
+    server = grpc.aio.server(interceptors=[ScopeInterceptor(tokens, keyring)], options=_SERVER_OPTIONS)
     # The generated functions are untyped; the ignores name nothing else.
-    tenant_grpc.add_TenantServiceServicer_to_server(TenantServicer(controller), server)  # type: ignore[no-untyped-call]
+    tenant_grpc.add_TenantServiceServicer_to_server(TenantServicer(controller, keyring), server)  # type: ignore[no-untyped-call]
     profile_grpc.add_ProfileServiceServicer_to_server(ProfileServicer(controller), server)  # type: ignore[no-untyped-call]
     cluster_grpc.add_ClusterServiceServicer_to_server(ClusterServicer(controller), server)  # type: ignore[no-untyped-call]
     lease_grpc.add_LeaseServiceServicer_to_server(LeaseServicer(controller), server)  # type: ignore[no-untyped-call]

@@ -7,7 +7,8 @@ import asyncio
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1 import tenant_service_pb2_grpc as tenant_grpc
 from reasonserve.controller.core import Controller
-from reasonserve.controller.keys import ParsedKey, VerifiedKeys, make_key, parse_key, verify_secret
+from reasonserve.controller.keyring import Keyring
+from reasonserve.controller.keys import make_key
 from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Key
 from reasonserve.controller.translate import answered, from_tenant, to_tenant
@@ -20,11 +21,12 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
 
     Args:
         controller: The shell around the ledger.
+        keyring: Resolves tenants' keys.
     """
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, keyring: Keyring) -> None:
         self._controller = controller
-        self._verified = VerifiedKeys()
+        self._keyring = keyring
 
     @property
     def _ledger(self) -> Ledger:
@@ -81,7 +83,9 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
     @answered
     async def ResolveTenantKey(self, request: tenant_pb.ResolveTenantKeyRequest) -> tenant_pb.ResolveTenantKeyResponse:
         """Resolves a key to its tenant."""
-        key = await self._resolve(request.key)
+        key = await self._keyring.resolve(request.key)
+        if key is None:
+            raise NotFoundError("The key is unknown or revoked: ask for a new one.", field="key")
         return tenant_pb.ResolveTenantKeyResponse(tenant=self._stored(key.tenant_id), key_id=key.key_id)
 
     @answered
@@ -93,26 +97,6 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
         usage = [tenant_usage(self._ledger, state.tenant(tenant_id)) for tenant_id in chosen]
         return tenant_pb.ListTenantUsageResponse(usage=usage)
 
-    async def _resolve(self, presented: str) -> Key:
-        state = self._ledger.state
-        key_id = self._verified.key_id(presented)
-        if key_id is None:
-            parsed = parse_key(presented)
-            stored = state.key(parsed.key_id) if parsed else None
-            if parsed and stored and await _verify(parsed, stored):
-                key_id = stored.key_id
-                self._verified.add(presented, key_id)
-        # Looked up after the wait: the key may have been revoked meanwhile.
-        key = state.key(key_id) if key_id else None
-        if key is None:
-            raise NotFoundError("The key is unknown or revoked: ask for a new one.", field="key")
-        return key
-
     def _stored(self, tenant_id: str) -> tenant_pb.Tenant:
         state = self._ledger.state
         return from_tenant(state.tenant(tenant_id), state.keys_of(tenant_id))
-
-
-async def _verify(parsed: ParsedKey, stored: Key) -> bool:
-    """Compares a secret with its hash, off the event loop."""
-    return await asyncio.to_thread(verify_secret, parsed.secret, stored.secret_hash)

@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from reasonalloc.ops import attend, compact, launch
+from reasonalloc.ops import attend, compact, keep, launch, route, split
 
 
 class Target:
@@ -68,12 +68,20 @@ def compile_compact():
     compact.compact_cells(pool, pool, lists, zeros(6, 8), lists.bool(), lists.bool(), zeros(6), 2)
 
 
+def compile_decisions():
+    lists, lengths = zeros(6, 8, 1152, dtype=torch.float32), zeros(6, 8)
+    keep.keep_top(lists, lengths, lengths)
+    route.route_heads(lists, lengths, zeros(6), min_cells=16)
+    split.split_rows(zeros(6, 32, dtype=torch.float64), zeros(6), zeros(6, 32), zeros(6, 32))
+
+
 def main(capability):
     launch.use_kernel = lambda device: True
     driver.set_active(Target(capability))
     JITFunction.run = compile_only(JITFunction.run)
     compile_attend()
     compile_compact()
+    compile_decisions()
 
 
 if __name__ == "__main__":

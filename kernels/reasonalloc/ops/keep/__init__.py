@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reasonalloc.ops import launch
 from reasonalloc.ops.keep import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
 
@@ -26,4 +27,8 @@ def keep_top(scores_RHN: Tensor, lengths_RH: Tensor, counts_RH: Tensor) -> Tenso
     check_axes(scores_RHN=scores_RHN, lengths_RH=lengths_RH, counts_RH=counts_RH)
     check_dtype(torch.float32, scores_RHN=scores_RHN)
     check_dtype(torch.int64, lengths_RH=lengths_RH, counts_RH=counts_RH)
+    if launch.use_kernel(scores_RHN.device):
+        from reasonalloc.ops.keep import kernel
+
+        return kernel.keep_top(scores_RHN, lengths_RH, counts_RH)
     return vectorized.keep_top(scores_RHN, lengths_RH, counts_RH)

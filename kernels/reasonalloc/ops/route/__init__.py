@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reasonalloc.ops import launch
 from reasonalloc.ops.route import vectorized
 from reasonalloc.ops.split import split_rows
 from reasonalloc.shapes import check_axes, check_dtype
@@ -44,9 +45,12 @@ def route_heads(
     check_axes(scores_RHN=scores_RHN, lengths_RH=lengths_RH, layer_budget_R=layer_budget_R)
     check_dtype(torch.float32, scores_RHN=scores_RHN)
     check_dtype(torch.int64, lengths_RH=lengths_RH, layer_budget_R=layer_budget_R)
-    return vectorized.route_heads(
-        scores_RHN, lengths_RH, layer_budget_R, power=power, floor=floor, ceiling=ceiling, min_cells=min_cells
-    )
+    arguments = scores_RHN, lengths_RH, layer_budget_R
+    if launch.use_kernel(scores_RHN.device):
+        from reasonalloc.ops.route import kernel
+
+        return kernel.route_heads(*arguments, power=power, floor=floor, ceiling=ceiling, min_cells=min_cells)
+    return vectorized.route_heads(*arguments, power=power, floor=floor, ceiling=ceiling, min_cells=min_cells)
 
 
 def uniform_heads(lengths_RH: Tensor, layer_budget_R: Tensor, min_cells: int) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reasonalloc.ops import launch
 from reasonalloc.ops.split import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
 
@@ -29,4 +30,8 @@ def split_rows(weights_RN: Tensor, total_R: Tensor, lower_RN: Tensor, upper_RN: 
     """
     check_axes(weights_RN=weights_RN, total_R=total_R, lower_RN=lower_RN, upper_RN=upper_RN)
     check_dtype(torch.int64, total_R=total_R, lower_RN=lower_RN, upper_RN=upper_RN)
+    if launch.use_kernel(weights_RN.device):
+        from reasonalloc.ops.split import kernel
+
+        return kernel.split_rows(weights_RN, total_R, lower_RN, upper_RN)
     return vectorized.split_rows(weights_RN, total_R, lower_RN, upper_RN)

@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from reasonalloc.ops import attend, compact, keep, launch, route, split
+from reasonalloc.ops import attend, compact, keep, launch, route, score, split
 
 
 class Target:
@@ -75,6 +75,12 @@ def compile_decisions():
     split.split_rows(zeros(6, 32, dtype=torch.float64), zeros(6), zeros(6, 32), zeros(6, 32))
 
 
+def compile_score():
+    for dtype, head_dim, group in ((torch.bfloat16, 128, 4), (torch.float32, 96, 1)):
+        queries, keys = zeros(6, 8, 8 * group, head_dim, dtype=dtype), zeros(6, 8, 1152, head_dim, dtype=dtype)
+        score.rkv_score(queries, keys, zeros(6, 8), window=8)
+
+
 def main(capability):
     launch.use_kernel = lambda device: True
     driver.set_active(Target(capability))
@@ -82,6 +88,7 @@ def main(capability):
     compile_attend()
     compile_compact()
     compile_decisions()
+    compile_score()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import torch
 from reasonalloc.ops import launch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-POISON_INT = -(2**40)
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +43,6 @@ def poisoned_empty(empty):
         tensor = empty(*args, **kwargs)
         if tensor.dtype == torch.bool:
             return tensor.fill_(True)
-        return tensor.fill_(torch.nan if tensor.is_floating_point() else POISON_INT)
+        return tensor.fill_(torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).min // 2)
 
     return poisoned

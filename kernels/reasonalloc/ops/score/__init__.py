@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reasonalloc.ops import launch
 from reasonalloc.ops.score import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
 
@@ -58,6 +59,20 @@ def rkv_score(
         raise ValueError(f"threshold is {threshold}; give 0 up to, not including, 1")
     if pool < 1 or pool % 2 == 0:
         raise ValueError(f"pool is {pool}; give an odd width of at least 1")
+    if launch.use_kernel(keys_RHND.device):
+        from reasonalloc.ops.score import kernel
+
+        return kernel.rkv_score(
+            queries_RWQD,
+            keys_RHND,
+            lengths_RH,
+            window=window,
+            mix=mix,
+            pool=pool,
+            threshold=threshold,
+            length_free=length_free,
+            transient_bytes=transient_bytes,
+        )
     return vectorized.rkv_score(
         queries_RWQD,
         keys_RHND,

@@ -1,5 +1,7 @@
 """The split of the cluster's memory into leases: exact sums, limits, guarantees, no idle waste."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,3 +211,33 @@ def test_a_limit_follows_demand_over_replicas():
 
 def test_no_replica_no_lease():
     assert split_leases({"a": TenantShare(weight=1, guaranteed=1, limit=2)}, {}) == {}
+
+
+def _with_leased(replicas, leases):
+    return {r: dataclasses.replace(load, leased=leases[r]) for r, load in replicas.items()}
+
+
+@given(clusters())
+def test_a_split_that_follows_an_equal_one_moves_nothing(cluster):
+    tenants, replicas = cluster
+    first = split_leases(tenants, replicas)
+    assert split_leases(tenants, _with_leased(replicas, first)) == first
+
+
+@given(clusters(), st.data())
+def test_the_last_split_breaks_no_rule_of_the_next(cluster, data):
+    """Whatever was leased before, sums, limits and demand are as without it."""
+    tenants, replicas = cluster
+    leased = {r: {t: data.draw(slots) for t in tenants} for r in replicas}
+    fresh, steady = (split_leases(tenants, loads) for loads in (replicas, _with_leased(replicas, leased)))
+    for r, load in replicas.items():
+        assert sum(steady[r].values()) == sum(fresh[r].values()) or sum(steady[r].values()) <= load.capacity
+        assert sum(steady[r].values()) + sum(n for t, n in load.reserved.items() if t not in tenants) <= max(
+            load.capacity, _taken(load, tenants)
+        )
+        for t in tenants:
+            wanted = load.reserved.get(t, 0) + load.wanted.get(t, 0)
+            assert steady[r][t] >= min(fresh[r][t], wanted)
+    for t, tenant in tenants.items():
+        floor = sum(_floor(load, t) for load in replicas.values())
+        assert sum(leases[t] for leases in steady.values()) <= max(tenant.limit, floor)

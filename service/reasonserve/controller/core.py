@@ -112,8 +112,8 @@ class Controller:
 
     def renew_lease(self, report: Report, epoch: int) -> None:
         """Takes a report and extends the lease; raises as `Ledger.renew_lease`."""
-        self.ledger.renew_lease(report, epoch=epoch, now=self._clock())
-        self._wake()
+        if self.ledger.renew_lease(report, epoch=epoch, now=self._clock()):
+            self._wake()
 
     def close_lease(self, replica_id: str, epoch: int) -> None:
         """Notes that a stream ended."""

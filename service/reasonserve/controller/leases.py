@@ -75,15 +75,17 @@ class LeaseBook:
         self._missing.pop(report.replica_id, None)
         self._replicas[report.replica_id] = Replica(report=report, epoch=epoch, deadline_s=now + self.lease_ttl_s)
 
-    def renew(self, report: Report, *, epoch: int, now: float) -> None:
-        """Takes a report and extends the lease.
+    def renew(self, report: Report, *, epoch: int, now: float) -> bool:
+        """Takes a report and extends the lease; returns whether the memory is to be split anew.
 
         Raises:
             StaleEtagError: A newer stream holds the replica's lease, or it lapsed.
             InvalidRequestError: The stream was opened for another replica.
         """
         known = self._held(report.replica_id, epoch)
-        self._replicas[report.replica_id] = replace(known, report=report, deadline_s=now + self.lease_ttl_s)
+        renewed = replace(known, report=report, deadline_s=now + self.lease_ttl_s)
+        self._replicas[report.replica_id] = renewed
+        return _load(renewed) != _load(known)
 
     def disconnect(self, replica_id: str, *, epoch: int) -> None:
         """Notes that a stream ended; does nothing where a newer one holds the lease or it lapsed."""
@@ -141,4 +143,5 @@ def _load(replica: Replica) -> ReplicaLoad:
         reserved={t: use.reserved_slots for t, use in uses.items()},
         wanted={t: use.wanted_slots for t, use in uses.items()},
         held=None if replica.connected else replica.leases,
+        leased=replica.leases,
     )

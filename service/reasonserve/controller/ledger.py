@@ -195,15 +195,17 @@ class Ledger:
         self._book.open(report, epoch=epoch, now=now)
         self._book.settle(self._state.tenants)
 
-    def renew_lease(self, report: Report, *, epoch: int, now: float) -> None:
-        """Takes a report and extends the lease.
+    def renew_lease(self, report: Report, *, epoch: int, now: float) -> bool:
+        """Takes a report and extends the lease; returns whether the memory was split anew for it.
 
         Raises:
             StaleEtagError: A newer stream holds the lease, or it lapsed.
             InvalidRequestError: The epoch belongs to another replica.
         """
-        self._book.renew(report, epoch=epoch, now=now)
-        self._book.settle(self._state.tenants)
+        changed = self._book.renew(report, epoch=epoch, now=now)
+        if changed:
+            self._book.settle(self._state.tenants)
+        return changed
 
     def close_lease(self, replica_id: str, *, epoch: int) -> None:
         """Notes that a stream ended; its leases stay until they lapse."""

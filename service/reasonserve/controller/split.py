@@ -8,6 +8,13 @@ so that a first request need not ask: (4) up to the home shares, (5) up to the l
 phase does not fit, tenants share a replica, and a tenant's limit is shared over replicas, by
 weighted max-min filling. A replica that lost its stream keeps its last leases untouched.
 
+Against flapping, what is lent stays where it was: a lease that would move by no more than an
+eighth does not move, so that a small change of one tenant's demand is not told to every replica.
+What is reserved, guaranteed or wanted is never held back by that.
+
+One phase costs O(T R log(T R)) a round; a round grants every target or fills a replica. A slot is a
+slot whatever its replica's model, so a tenant's guarantee and limit bind over models too.
+
 Letters: T tenants, R replicas. Units: token slots.
 """
 
@@ -35,12 +42,14 @@ class ReplicaLoad:
         reserved: Slots of admitted requests by tenant; tenants that no longer exist included.
         wanted: Slots that waiting requests need on top, by tenant.
         held: Leases that are out of reach until they lapse; None while the stream is open.
+        leased: Leases of the last split, by tenant.
     """
 
     capacity: int
     reserved: Mapping[str, int] = field(default_factory=dict)
     wanted: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, int] | None = None
+    leased: Mapping[str, int] = field(default_factory=dict)
 
 
 def water_fill(room: int, floors: Sequence[int], caps: Sequence[int], weights: Sequence[int]) -> list[int]:
@@ -62,22 +71,28 @@ def water_fill(room: int, floors: Sequence[int], caps: Sequence[int], weights: S
     """
     if sum(caps) <= room:
         return list(caps)
-    if sum(floors) >= room:
+    taken = sum(floors)
+    if taken >= room:
         return list(floors)
-    total_weight = sum(weights)
+    values = list(floors)
+    free = [i for i, (low, high) in enumerate(zip(floors, caps, strict=True)) if low < high]
+    entries = [(floors[i], caps[i], weights[i]) for i in free]
+    room -= taken - sum(low for low, _, _ in entries)
+    total_weight = sum(weight for _, _, weight in entries)
 
     def at(level: int) -> list[int]:
         # Steps of 1 / total_weight: no entry grows by more than one slot from level to level.
-        entries = zip(floors, caps, weights, strict=True)
         return [max(low, min(high, level * weight // total_weight)) for low, high, weight in entries]
 
-    fits, exceeds = 0, (max(caps) + 1) * total_weight
+    fits, exceeds = 0, (max(high for _, high, _ in entries) + 1) * total_weight
     while exceeds - fits > 1:
         middle = (fits + exceeds) // 2
         fits, exceeds = (middle, exceeds) if sum(at(middle)) <= room else (fits, middle)
-    values, following = at(fits), at(exceeds)
-    next_in_line = sorted((i for i, v in enumerate(values) if following[i] > v), key=lambda i: (-weights[i], i))
-    for i in next_in_line[: room - sum(values)]:
+    found, following = at(fits), at(exceeds)
+    for i, value in zip(free, found, strict=True):
+        values[i] = value
+    grows = (i for i, value, after in zip(free, found, following, strict=True) if after > value)
+    for i in sorted(grows, key=lambda i: (-weights[i], i))[: room - sum(found)]:
         values[i] += 1
     return values
 
@@ -88,6 +103,8 @@ def split_leases(tenants: Mapping[str, TenantShare], replicas: Mapping[str, Repl
     A replica's leases sum to at most its capacity and a tenant's to at most its limit, unless
     what is reserved or held already exceeds that; then nothing is added there.
     """
+    if not (tenants and replicas):
+        return {replica_id: {} for replica_id in replicas}
     table = _Table(tenants, replicas)
     home = table.home_shares()
     demand = table.demand()
@@ -98,7 +115,13 @@ def split_leases(tenants: Mapping[str, TenantShare], replicas: Mapping[str, Repl
     table.raise_to(demand, guarantees)
     table.raise_to(demand, limits)
     table.raise_to(home, limits)
+    due = table.leases
     table.raise_to(whole, limits)
+    steady = table.steady()
+    if steady != table.leases:
+        table.leases = due
+        table.raise_to(steady, limits)
+        table.raise_to(whole, limits)
     return table.as_mapping()
 
 
@@ -128,6 +151,13 @@ class _Table:
         """Returns reserved plus wanted slots, [T, R]."""
         return [[load.reserved.get(t, 0) + load.wanted.get(t, 0) for load in self.loads] for t in self.tenant_ids]
 
+    def steady(self) -> list[list[int]]:
+        """Returns the leases drawn back to those of the last split where they moved by little, [T, R]."""
+        return [
+            [_damped(lease, load.leased.get(t, lease)) for lease, load in zip(row, self.loads, strict=True)]
+            for t, row in zip(self.tenant_ids, self.leases, strict=True)
+        ]
+
     def raise_to(self, caps: Sequence[Sequence[int]], totals: Sequence[int]) -> None:
         """Raises leases to at most `caps` [T, R] and each tenant's sum to at most `totals` [T].
 
@@ -135,29 +165,27 @@ class _Table:
         """
         while True:
             before = self.leases
-            targets = [self._targets(row, caps[t], totals[t]) for t, row in enumerate(before)]
+            taken = [sum(column) for column in zip(*before, strict=True)]
+            is_open = [load.held is None for load in self.loads]
+            is_open = [o and t < room for o, t, room in zip(is_open, taken, self.rooms, strict=True)]
+            targets = [self._targets(row, caps[t], totals[t], is_open) for t, row in enumerate(before)]
             self.leases = self._grant(targets)
             if self.leases == before:
                 return
 
-    def _targets(self, row: list[int], caps: Sequence[int], total: int) -> list[int]:
+    @staticmethod
+    def _targets(row: list[int], caps: Sequence[int], total: int, is_open: Sequence[bool]) -> list[int]:
         """Spreads one tenant's total over the replicas that can still give, by their caps there."""
-        bounded = [
-            max(lease, cap) if self._is_open(r) else lease for r, (lease, cap) in enumerate(zip(row, caps, strict=True))
-        ]
-        return water_fill(total, row, bounded, [max(1, cap) for cap in bounded])
-
-    def _is_open(self, r: int) -> bool:
-        return self.loads[r].held is None and sum(row[r] for row in self.leases) < self.rooms[r]
+        entries = zip(row, caps, is_open, strict=True)
+        bounded = [max(lease, cap) if can_give else lease for lease, cap, can_give in entries]
+        return row if bounded == row else water_fill(total, row, bounded, [max(1, cap) for cap in bounded])
 
     def _grant(self, targets: list[list[int]]) -> list[list[int]]:
         """Shares each replica's room among the tenants that have targets there."""
         weights = [tenant.weight for tenant in self.tenants]
-        columns = [
-            water_fill(self.rooms[r], [row[r] for row in self.leases], [row[r] for row in targets], weights)
-            for r in range(len(self.loads))
-        ]
-        return [[column[t] for column in columns] for t in range(len(self.tenants))]
+        floors, caps = zip(*self.leases, strict=True), zip(*targets, strict=True)
+        columns = [water_fill(*column, weights) for column in zip(self.rooms, floors, caps, strict=True)]
+        return [list(row) for row in zip(*columns, strict=True)]
 
     def as_mapping(self) -> dict[str, dict[str, int]]:
         """Returns ``{replica_id: {tenant_id: slots}}``."""
@@ -165,6 +193,12 @@ class _Table:
             replica_id: {tenant_id: self.leases[t][r] for t, tenant_id in enumerate(self.tenant_ids)}
             for r, replica_id in enumerate(self.replica_ids)
         }
+
+
+def _damped(fresh: int, last: int) -> int:
+    """Returns the last value where the fresh one differs by at most an eighth, else the nearest that does."""
+    band = max(fresh, last) // 8
+    return max(fresh - band, min(fresh + band, last))
 
 
 def _lower(left: Sequence[int], right: Sequence[int]) -> list[int]:

@@ -115,7 +115,10 @@ class LeaseBook:
             shares = {t: replace(share, guaranteed=0, limit=0) for t, share in shares.items()}
         loads = {r: _load(replica) for r, replica in self._replicas.items()}
         for replica_id, leases in split_leases(shares, loads).items():
-            self._replicas[replica_id] = replace(self._replicas[replica_id], leases=leases)
+            replica = self._replicas[replica_id]
+            # A lost replica serves on all of its last lease, on a deleted tenant's part too.
+            if replica.connected:
+                self._replicas[replica_id] = replace(replica, leases=leases)
 
     def _held(self, replica_id: str, epoch: int) -> Replica:
         known = self._replicas.get(replica_id)

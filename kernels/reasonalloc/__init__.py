@@ -10,6 +10,7 @@ Importing this package costs nothing: take names from its modules.
     ops.keep   which tokens a head keeps
     ops.compact   where the kept ones go, so that whole slots become free
     ops.attend    decode attention over what is left
+    ops.launch    which device runs kernels, and how they are launched
     bench      ``python -m reasonalloc.bench``
 """
 

@@ -26,10 +26,9 @@ def run(tmp_path, *command, **environment):
     return result.stdout
 
 
-@pytest.mark.parametrize("tests", sorted(path.name for path in (HERE / "device").glob("test_*.py")))
-def test_interpreted(tmp_path, tests):
+def test_interpreted(tmp_path):
     """``device/`` says what is compared."""
-    out = run(tmp_path, "-m", "pytest", "-q", str(HERE / "device" / tests), TRITON_INTERPRET="1")
+    out = run(tmp_path, "-m", "pytest", "-q", str(HERE / "device"), TRITON_INTERPRET="1")
     assert " passed" in out
     assert " skipped" not in out
 

@@ -1,7 +1,7 @@
 """Kernels against their references: in Triton's interpreter, or on a GPU.
 
 Triton reads ``TRITON_INTERPRET`` when it is first imported and keeps that mode for the whole process, so
-``test_interpreter.py`` runs this folder in a process of its own. ``pytest -m gpu tests/alloc`` runs it on a GPU.
+``test_kernels.py`` runs this folder in a process of its own. ``pytest -m gpu tests/alloc`` runs it on a GPU.
 """
 
 import os
@@ -20,14 +20,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.gpu)
 
 
+class NoDevice(pytest.Module):
+    """A module that is skipped as a whole."""
+
+    def collect(self):
+        pytest.skip("no CUDA device; test_kernels.py runs these in Triton's interpreter", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if not INTERPRETED and not torch.cuda.is_available():
+        return NoDevice.from_parent(parent, path=module_path)
+    return None
+
+
 @pytest.fixture(scope="session")
 def device():
     """Where the tests of this process run kernels."""
-    if INTERPRETED:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device; test_interpreter.py runs these in Triton's interpreter")
-    return torch.device("cuda")
+    return torch.device("cpu" if INTERPRETED else "cuda")
 
 
 @pytest.fixture(autouse=True)

@@ -96,13 +96,12 @@ def segments_inputs(make, segments, reached, group, head_dim, dtype=torch.float3
 @pytest.mark.parametrize(("prefix", "owned", "tail", "group"), [
     ([5, 70, 0, 0], [63, 0, 0, 9], [3, 0, 0, 0], 3),
     ([0, 1], [1, 1], [1, 0], 8),
-    ([300], [290], [40], 4),
+    ([300], [200], [40], 4),
     ([9, 0], [0, 0], [0, 0], 1),
 ])  # fmt: skip
-@pytest.mark.parametrize("slots_dtype", [torch.int32, torch.int64])
-def test_segments_equal_the_reference(ragged, device, prefix, owned, tail, group, slots_dtype):
+def test_segments_equal_the_reference(ragged, device, prefix, owned, tail, group):
     make = ragged(len(owned))
-    inputs = segments_inputs(make, *make.segments(prefix, owned, tail, slots_dtype=slots_dtype), group, 24)
+    inputs = segments_inputs(make, *make.segments(prefix, owned, tail), group, 24)
     for layer in range(2):
         assert_like_reference(attend_segments, device, *inputs, layer=layer, scale=0.2)
 
@@ -115,8 +114,9 @@ def test_segments_in_half_precision(ragged, device, dtype):
 
 
 def test_segments_take_views(ragged, device):
+    """And slots of 64 bits."""
     make = ragged(9)
-    segments, reached = make.segments([9, 3], [40, 0], [2, 0])
+    segments, reached = make.segments([9, 3], [40, 0], [2, 0], slots_dtype=torch.int64)
     views = {
         name: torch.stack([value, value], dim=-1)[..., 0]
         for name in segments.__dataclass_fields__

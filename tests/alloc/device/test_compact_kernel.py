@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reasonalloc.ops.compact import compact_cells, reference
+from reasonalloc.ops.compact import compact_cells, kernel, reference
 
 
 def assert_like_reference(device, k, v, *arguments):
@@ -18,7 +18,7 @@ def assert_like_reference(device, k, v, *arguments):
         assert torch.equal(pool.cpu(), expected_pool)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("num_requests", "layers", "heads"), [(1, 1, 1), (3, 2, 3), (2, 3, 4)])
 def test_equals_the_reference(ragged, Round, device, seed, num_requests, layers, heads):
     round_ = Round(ragged(seed), num_requests, layers, heads)
@@ -47,12 +47,13 @@ def test_takes_views(ragged, device):
     assert_like_reference(device, k, v, cells, *lists, torch.tensor([0, 0, 0]), 1)
 
 
-def test_more_rows_than_a_step(device):
-    """70 requests of one list: cell 0 is a hole, cell 1 a mover."""
-    cells, request = torch.arange(140).view(70, 1, 2), torch.arange(70).flip(0)
-    marks = torch.tensor([False, True]).expand(70, 1, 2)
-    k, v = torch.arange(140.0)[:, None], -torch.arange(140.0)[:, None]
-    assert_like_reference(device, k, v, cells, torch.full((70, 1), 2), marks, marks, request, 70)
+def test_more_rows_than_a_step(device, monkeypatch):
+    """9 requests of one list: cell 0 is a hole, cell 1 a mover."""
+    monkeypatch.setattr(kernel, "_BLOCK_ROWS", 4)
+    cells, request = torch.arange(18).view(9, 1, 2), torch.arange(9).flip(0)
+    marks = torch.tensor([False, True]).expand(9, 1, 2)
+    k, v = torch.arange(18.0)[:, None], -torch.arange(18.0)[:, None]
+    assert_like_reference(device, k, v, cells, torch.full((9, 1), 2), marks, marks, request, 9)
 
 
 def test_no_rows(device):

@@ -20,7 +20,7 @@ def make_layers(make, rows, heads, width, levels):
     return make.scores(lengths, width, levels), lengths, (lengths.sum(dim=1) * share).round().long()
 
 
-@pytest.mark.parametrize(("width", "heads"), [(1, 1), (63, 1), (63, 3), (130, 8)])
+@pytest.mark.parametrize(("width", "heads"), [(1, 1), (63, 3), (130, 8)])
 @pytest.mark.parametrize("levels", [0, 1])
 def test_equals_the_reference(ragged, device, width, heads, levels):
     assert_like_reference(device, *make_layers(ragged(width * heads), 3, heads, width, levels))
@@ -28,7 +28,7 @@ def test_equals_the_reference(ragged, device, width, heads, levels):
 
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_powers(ragged, device, power):
-    assert_like_reference(device, *make_layers(ragged(1), 5, 4, 40, 0), power=power)
+    assert_like_reference(device, *make_layers(ragged(1), 2, 3, 40, 0), power=power)
 
 
 def test_layers_longer_than_a_step(ragged, device):

@@ -1,18 +1,13 @@
-"""Times of the operators: ``python -m reasonalloc.bench [--json FILE]``.
+"""Times of the operators on a CPU.
 
 One round of one request of a small model (30 layers, 3 kv heads, 256 candidates each, 64 wide), by
 the reference and by the vectorised path, on the CPU.
 """
 
-import argparse
-import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -93,32 +88,6 @@ def measure(op: str, implementations: dict[str, Call]) -> list[Timing]:
     ]
 
 
-def machine() -> str:
-    """What the figures hold for: processor, threads, versions and commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ", ".join(
-        [
-            f"{_processor()} with {torch.get_num_threads()} threads",
-            f"Python {platform.python_version()}",
-            f"torch {torch.__version__}",
-            f"commit {commit.stdout.strip() or 'unknown'}",
-        ]
-    )
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def table(timings: list[Timing]) -> Table:
     """One line per implementation."""
     result = Table(
@@ -134,20 +103,8 @@ def table(timings: list[Timing]) -> Table:
     return result
 
 
-def main() -> None:
-    """Measures, prints, and writes what was measured where asked."""
-    parser = argparse.ArgumentParser(prog="python -m reasonalloc.bench", description="Times of the operators.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    arguments = parser.parse_args()
-    console = Console()
-    host = machine()
-    console.print(host, soft_wrap=True, highlight=False)
+def measure_all() -> list[Timing]:
+    """Measures every operator and prints a table."""
     timings = [timing for op, implementations in calls().items() for timing in measure(op, implementations)]
-    console.print(table(timings))
-    if arguments.json:
-        document = {"machine": host, "timings": [asdict(timing) for timing in timings]}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    Console().print(table(timings))
+    return timings

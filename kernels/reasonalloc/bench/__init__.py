@@ -1,0 +1,1 @@
+"""What the operators cost: ``python -m reasonalloc.bench [cpu | gpu] [--json FILE]``."""

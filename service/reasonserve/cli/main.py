@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasonserve.cli import demo, generate, model, profile, stack, tenant, trace
+from reasonserve.cli import demo, generate, model, profile, stack, tenant, top, trace
 from reasonserve.cli.doctor import doctor
 from reasonserve.cli.output import ErrorGroup, out
 
@@ -37,6 +37,7 @@ app.command(epilog="Example: reasonserve demo")(demo.demo)
 app.command(epilog="Example: reasonserve up --model smollm2-135m-instruct")(stack.up)
 app.command(epilog="Example: reasonserve down")(stack.down)
 app.command(epilog="Example: reasonserve status --json")(stack.status)
+app.command(epilog="Example: reasonserve top --once")(top.top)
 app.command(epilog="Example: reasonserve generate 'Why is the sky blue?' --budget 128 --max-new-tokens 1024")(
     generate.generate
 )

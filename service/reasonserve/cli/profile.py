@@ -70,6 +70,19 @@ def activate(
         _show([admin.call(admin.services.profiles.ActivateProfile, request).profile])
 
 
+@app.command(epilog="Example: reasonserve profile delete 3f2a9c11d0e4")
+def delete(
+    profile_id: ProfileId,
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Delete a profile that is not active."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        admin.call(admin.services.profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=profile_id))
+    out.print(f"Deleted {profile_id}.")
+
+
 @app.command(epilog="Example: reasonserve profile show 3f2a9c11d0e4")
 def show(
     profile_id: ProfileId,

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 from google.protobuf.field_mask_pb2 import FieldMask
+from rich.text import Text
 
 from reasonserve.api.v1 import tenant_service_pb2 as pb
 from reasonserve.cli import client, options
-from reasonserve.cli.output import out, print_json, table
+from reasonserve.cli.output import err, out, print_json, table
+from reasonserve.cli.tenant_usage import show_usage
 from reasonserve.errors import InvalidRequestError
 
 DEFAULT_LIMIT_SLOTS = 4096
@@ -25,6 +27,9 @@ Guaranteed = Annotated[int | None, typer.Option("--guaranteed-slots", help="Toke
 Limit = Annotated[int | None, typer.Option("--limit-slots", help="Most token slots that it may hold.")]
 BudgetMin = Annotated[int | None, typer.Option("--budget-min", help="Smallest KV budget of a request, in tokens.")]
 BudgetDefault = Annotated[int | None, typer.Option("--budget-default", help="KV budget of a request that names none.")]
+Overcommit = Annotated[
+    bool, typer.Option("--allow-overcommit", help="Accept guarantees that exceed the cluster's capacity together.")
+]
 BudgetMax = Annotated[int | None, typer.Option("--budget-max", help="Largest KV budget of a request, in tokens.")]
 
 
@@ -38,6 +43,7 @@ def create(
     budget_min: BudgetMin = DEFAULT_BUDGET[0],
     budget_default: BudgetDefault = DEFAULT_BUDGET[1],
     budget_max: BudgetMax = DEFAULT_BUDGET[2],
+    allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
@@ -51,10 +57,12 @@ def create(
         limit_slots=limit_slots,
         request_budget=pb.RequestBudget(min_tokens=budget_min, default_tokens=budget_default, max_tokens=budget_max),
     )
+    request = pb.CreateTenantRequest(tenant=tenant, allow_overcommit=allow_overcommit)
     with client.admin(controller, admin_token, state_dir) as admin:
-        created = admin.call(admin.services.tenants.CreateTenant, pb.CreateTenantRequest(tenant=tenant))
+        created = admin.call(admin.services.tenants.CreateTenant, request)
         key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
     _show([created.tenant])
+    _warn(created.warning)
     _show_key(key)
 
 
@@ -101,6 +109,7 @@ def set_budget(
     budget_min: BudgetMin = None,
     budget_default: BudgetDefault = None,
     budget_max: BudgetMax = None,
+    allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
@@ -113,8 +122,29 @@ def set_budget(
         paths = [*_assign(tenant, scalars), *(["request_budget"] if _assign(tenant.request_budget, budget) else [])]
         if not paths:
             raise InvalidRequestError("Nothing to change was named; see `reasonserve tenant set-budget --help`.")
-        request = pb.UpdateTenantRequest(tenant=tenant, update_mask=FieldMask(paths=paths))
-        _show([admin.call(admin.services.tenants.UpdateTenant, request).tenant])
+        mask = FieldMask(paths=paths)
+        request = pb.UpdateTenantRequest(tenant=tenant, update_mask=mask, allow_overcommit=allow_overcommit)
+        updated = admin.call(admin.services.tenants.UpdateTenant, request)
+    _show([updated.tenant])
+    _warn(updated.warning)
+
+
+@app.command(epilog="Example: reasonserve tenant usage team-a")
+def usage(
+    tenant_id: Annotated[str, typer.Argument(metavar="[TENANT]", help="Default: all tenants.")] = "",
+    controller: options.Controller = None,
+    admin_token: options.AdminToken = None,
+    state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what tenants hold and want at each replica. A tenant's own key suffices for that tenant."""
+    with client.admin(controller, admin_token, state_dir) as admin:
+        request = pb.ListTenantUsageRequest(tenant_id=tenant_id)
+        listed = admin.call(admin.services.tenants.ListTenantUsage, request)
+    if as_json:
+        print_json(listed)
+    else:
+        show_usage(listed.usage)
 
 
 @app.command(epilog="Example: reasonserve tenant delete team-a")
@@ -175,6 +205,11 @@ def _show(tenants: list[pb.Tenant]) -> None:
         )
         shown.add_row(tenant.tenant_id, *map(str, numbers))
     out.print(shown)
+
+
+def _warn(warning: str) -> None:
+    if warning:
+        err.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 def _show_key(key: pb.CreateTenantKeyResponse) -> None:

@@ -1,0 +1,88 @@
+"""The verbs of the command line against a real controller process."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from reasonserve import controller_client
+from reasonserve.api.v1 import lease_service_pb2 as lease_pb
+from reasonserve.cli.main import app
+
+
+@pytest.fixture
+def controller(start):
+    return start("--capacity-slots", "1000")
+
+
+@pytest.fixture
+def run(controller, tmp_path):
+    runner = CliRunner()
+    token = (tmp_path / "admin.token").read_text().strip()
+
+    def run_one(*words, token=token):
+        environment = {"REASONSERVE_CONTROLLER": f"127.0.0.1:{controller.port}", "REASONSERVE_ADMIN_TOKEN": token}
+        return runner.invoke(app, [*words, "--state-dir", str(tmp_path)], env=environment)
+
+    return run_one
+
+
+@pytest.fixture
+def replica(controller, tmp_path):
+    """A replica with 30 of 500 slots reserved by team-a, which wants 5 more."""
+    admin = controller_client.admin_metadata((tmp_path / "admin.token").read_text().strip())
+    demand = lease_pb.TenantDemand(
+        tenant_id="team-a", reserved_slots=30, wanted_slots=5, active_requests=2, refused_requests=7
+    )
+    report = lease_pb.LeaseRequest(replica_id="r0", capacity_slots=500, bytes_per_slot=1 << 20, tenants=[demand])
+    with controller_client.open_blocking_channel(f"127.0.0.1:{controller.port}") as channel:
+        requests = iter([report])
+        stream = controller_client.stubs(channel).leases.Lease(requests, metadata=admin)
+        next(stream)
+        yield
+        stream.cancel()
+
+
+def _create(run, *more):
+    return run("tenant", "create", "team-a", "--limit-slots", "2000", *more)
+
+
+def test_overcommit_is_refused_accepted_and_warned_of(run):
+    refused = _create(run, "--guaranteed-slots", "1500")
+    assert refused.exit_code == 1
+    assert "allow_overcommit" in refused.stderr
+    accepted = _create(run, "--guaranteed-slots", "1500", "--allow-overcommit")
+    assert accepted.exit_code == 0
+    assert "Warning: The tenants' guarantees sum to 1500 slots" in accepted.stderr
+    assert "Warning" in run("tenant", "set-budget", "team-a", "--weight", "2").stderr
+    mended = run("tenant", "set-budget", "team-a", "--guaranteed-slots", "900")
+    assert (mended.exit_code, mended.stderr) == (0, "")
+
+
+def test_usage_is_shown_per_replica_and_to_the_tenant_itself(run, request):
+    created = _create(run, "--guaranteed-slots", "100")
+    key = next(word for word in created.stdout.split() if word.startswith("rsk_"))
+    request.getfixturevalue("replica")
+    shown = run("tenant", "usage").stdout
+    assert "r0" in shown
+    assert "30.0 MiB" in shown
+    (usage,) = json.loads(run("tenant", "usage", "team-a", "--json", token=key).stdout)["usage"]
+    assert (usage["tenant_id"], usage["reserved_slots"], usage["replicas"][0]["replica_id"]) == ("team-a", "30", "r0")
+    denied = run("tenant", "usage", token=key)
+    assert denied.exit_code == 1
+    assert "'team-a' alone" in denied.stderr
+
+
+def test_top_shows_one_reading(run, request):
+    _create(run, "--guaranteed-slots", "100")
+    request.getfixturevalue("replica")
+    (row,) = (line.split() for line in run("top", "--once").stdout.splitlines() if "team-a" in line)
+    assert row == ["team-a", "30", "500", "100", "2000", "5", "2", "7"]
+    reading = json.loads(run("top", "--once", "--json").stdout)
+    assert (reading["capacity_slots"], reading["tenants"][0]["refused_requests"]) == ("500", "7")
+
+
+def test_a_profile_that_is_not_there_cannot_be_deleted(run):
+    missing = run("profile", "delete", "0123456789ab")
+    assert missing.exit_code == 1
+    assert "There is no profile" in missing.stderr

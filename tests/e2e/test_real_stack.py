@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.stack
 BUDGET, BUFFER = 128, 128
 RELEASE_WITHIN_S = 2.0
 """The bound that is specified for a lost client, so here a wait is a test."""
-QUESTION = "Think step by step: how many legs do 12 chickens and 7 sheep have together?"
+QUESTION = "Why is the sky blue, and why are sunsets red? Think step by step and explain every step in detail."
 
 
 def long_request(max_new_tokens: int, **kv: Any) -> pb.GenerateRequest:
@@ -70,6 +71,66 @@ def test_a_long_answer_holds_no_more_than_budget_and_buffer(stack: Any, key: str
     assert last.kv.rounds >= 6
     assert last.kv.kept_cells > 0
     assert last.kv.evicted_cells > 0
+
+
+def sentences_after_the_first_round(stack: Any, key: str, question: str, seed: int) -> list[list[str]]:
+    """Asks a question and returns the words of each sentence that was written with a compressed cache.
+
+    What follows the end of the model's answer is left out: there it makes up other conversations.
+    """
+    request = long_request(420, budget_tokens=64)
+    request.chat.messages[0].content = question
+    request.sampling.seed = seed
+    with stack.gateway(key) as gateway:
+        parts = list(gateway.stream(request))
+    assert parts[-1].kv.rounds >= 1
+    later = "".join(part.text for part in parts if part.progress.rounds).split("\nuser")[0]
+    return [words for sentence in re.split(r"[.!?:]\s", later) if len(words := sentence.split()) > 1]
+
+
+def test_after_a_round_the_text_still_reads_as_sentences_about_the_question(stack: Any, key: str) -> None:
+    questions = {
+        QUESTION: ("sky", "light", "blue", "red", "sun", "colo", "atmosphere", "scatter", "wavelength", "air"),
+        "Explain step by step how a rainbow forms.": (
+            "light",
+            "water",
+            "rain",
+            "colo",
+            "refract",
+            "drop",
+            "sun",
+            "ang",
+        ),
+        "Explain in detail how bread is made, step by step.": (
+            "bread",
+            "dough",
+            "flour",
+            "yeast",
+            "oven",
+            "bak",
+            "mix",
+        ),
+        "Explain the water cycle in detail, step by step.": (
+            "water",
+            "evapor",
+            "rain",
+            "cloud",
+            "cycle",
+            "air",
+            "condens",
+        ),
+    }
+    with ThreadPoolExecutor(len(questions)) as pool:
+        asked = [pool.submit(sentences_after_the_first_round, stack, key, q, n) for n, q in enumerate(questions)]
+        answers = [future.result() for future in asked]
+    read, about = 0, 0
+    for stems, sentences in zip(questions.values(), answers, strict=True):
+        read += sum(3 <= len(words) <= 60 for words in sentences)
+        about += sum(any(stem in word.lower() for word in words for stem in stems) for words in sentences)
+    total = sum(map(len, answers))
+    assert total >= 12
+    assert read >= 0.8 * total
+    assert about >= 0.5 * total
 
 
 def test_without_compression_the_cache_grows_by_a_slot_a_token(stack: Any, key: str) -> None:

@@ -36,11 +36,7 @@ BUDGET_TOKENS = 128
 TENANT_WITHIN_S = 10.0
 TEMPERATURE = 0.6
 SEED = 7
-PROMPT = (
-    "A farmer has 17 sheep, buys 3 crates of 12 chickens, sells half of the chickens and a third of the sheep, "
-    "rounded down, and doubles what is left of each. How many legs walk on the farm? Think step by step, "
-    "check every step twice, and try a second way before you answer."
-)
+PROMPT = "Why is the sky blue, and why are sunsets red? Think step by step and explain every step in detail."
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,18 +47,7 @@ def rkv_score(
     Raises:
         ValueError: Shapes, dtypes or ranges are wrong.
     """
-    sizes = check_axes(queries_RWQD=queries_RWQD, keys_RHND=keys_RHND, lengths_RH=lengths_RH)
-    check_dtype(torch.int64, lengths_RH=lengths_RH)
-    if sizes["H"] == 0 or sizes["Q"] % sizes["H"]:
-        raise ValueError(f"{sizes['Q']} query heads over {sizes['H']} kv heads; give a multiple of the kv heads")
-    if sizes["W"] < 1 or window < 1:
-        raise ValueError(f"{sizes['W']} queries and a window of {window}; give at least 1 of each")
-    if not 0 <= mix <= 1:
-        raise ValueError(f"mix is {mix}; give 0 to 1")
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold is {threshold}; give 0 up to, not including, 1")
-    if pool < 1 or pool % 2 == 0:
-        raise ValueError(f"pool is {pool}; give an odd width of at least 1")
+    _check(queries_RWQD, keys_RHND, lengths_RH, window, mix, pool, threshold)
     if launch.use_kernel(keys_RHND.device):
         from reasonalloc.ops.score import kernel
 
@@ -84,3 +73,26 @@ def rkv_score(
         length_free=length_free,
         transient_bytes=transient_bytes,
     )
+
+
+def _check(
+    queries_RWQD: Tensor,
+    keys_RHND: Tensor,
+    lengths_RH: Tensor,
+    window: int,
+    mix: float,
+    pool: int,
+    threshold: float,
+) -> None:
+    sizes = check_axes(queries_RWQD=queries_RWQD, keys_RHND=keys_RHND, lengths_RH=lengths_RH)
+    check_dtype(torch.int64, lengths_RH=lengths_RH)
+    if sizes["H"] == 0 or sizes["Q"] % sizes["H"]:
+        raise ValueError(f"{sizes['Q']} query heads over {sizes['H']} kv heads; give a multiple of the kv heads")
+    if sizes["W"] < 1 or window < 1:
+        raise ValueError(f"{sizes['W']} queries and a window of {window}; give at least 1 of each")
+    if not 0 <= mix <= 1:
+        raise ValueError(f"mix is {mix}; give 0 to 1")
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}; give 0 up to, not including, 1")
+    if pool < 1 or pool % 2 == 0:
+        raise ValueError(f"pool is {pool}; give an odd width of at least 1")

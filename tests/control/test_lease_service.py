@@ -1,6 +1,8 @@
 """LeaseService over a real connection: the six numbered promises of its proto."""
 
 import asyncio
+import contextlib
+import sqlite3
 
 import grpc
 import pytest
@@ -172,3 +174,31 @@ async def test_a_replica_that_closes_its_side_ends_the_stream_cleanly(cluster):
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF
     assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_while_the_database_fails_renewals_and_reads_go_on_and_nothing_is_granted_twice(cluster, database_path):
+    await cluster.add_tenant("acme", limit_slots=100)
+    stream, first = await cluster.lease("r0", 100)
+    lost, _ = await cluster.lease("r1", 100)
+    assert (await stream.read()).num_replicas == 2
+    await _disconnect(cluster, lost, "r1")
+    with contextlib.closing(sqlite3.connect(database_path)) as connection:
+        connection.execute("ALTER TABLE meta RENAME TO away")
+        cluster.clock.now += 9
+        await stream.write(cluster.report("r0", acme=(0, 100)))
+        held = _slots(await stream.read())
+        cluster.clock.now += 5
+        await stream.write(cluster.report("r0", acme=(0, 100)))
+        answer = await stream.read()
+        assert (answer.epoch, _slots(answer), answer.num_replicas) == (first.epoch, held, 2)
+        assert answer.ttl.ToMilliseconds() == 10_000
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await cluster.add_tenant("other")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        listed = await cluster.call(cluster.stubs.tenants.ListTenants, tenant_pb.ListTenantsRequest())
+        assert [tenant.tenant_id for tenant in listed.tenants] == ["acme"]
+        connection.execute("ALTER TABLE away RENAME TO meta")
+    await stream.write(cluster.report("r0", acme=(0, 100)))
+    answer = await stream.read()
+    assert (_slots(answer), answer.num_replicas) == ({"acme": 100}, 1)
+    stream.cancel()

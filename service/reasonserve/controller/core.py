@@ -119,10 +119,19 @@ class Controller:
         """Notes that a stream ended."""
         self.ledger.close_lease(replica_id, epoch=epoch)
 
-    async def expire(self) -> None:
-        """Drops the replicas whose leases lapsed."""
-        if self.ledger.leases.lapsed(self._clock()):
+    async def expire(self) -> bool:
+        """Drops the replicas whose leases lapsed; returns whether none is left.
+
+        While the database fails they stay, and with them their slots: reads and renewals go on.
+        """
+        if not self.ledger.leases.lapsed(self._clock()):
+            return True
+        try:
             await self.commit(lambda: self.ledger.expire(self._clock()))
+        except UnavailableError as error:
+            _LOG.error("Lapsed leases are kept: %s", error)
+            return False
+        return True
 
     async def expire_forever(self) -> None:
         """Drops lapsed replicas as they lapse, until cancelled."""
@@ -131,10 +140,7 @@ class Controller:
             # A lease opened while this sleeps cannot lapse sooner than one time to live from now.
             deadline_s = min(book.next_deadline_s or now + book.lease_ttl_s, now + book.lease_ttl_s)
             await asyncio.sleep(max(0.01, deadline_s - now))
-            try:
-                await self.expire()
-            except UnavailableError as error:
-                _LOG.error("Lapsed leases are kept: %s", error)
+            if not await self.expire():
                 await asyncio.sleep(_RETRY_S)
 
     async def profile_content(self, profile_id: str) -> bytes:

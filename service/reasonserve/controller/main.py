@@ -16,6 +16,23 @@ from reasonserve.errors import StartupError
 
 _LOG = logging.getLogger(__name__)
 
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(
+        envvar="REASONSERVE_DATABASE_URL",
+        help="sqlite:///FILE or postgresql://USER@HOST/DATABASE. A password belongs into the environment.",
+    ),
+]
+OperatorTokenFile = Annotated[
+    Path | None, typer.Option(help="Token that may read and not write; made as the other. Default: no such token.")
+]
+ClientCaFile = Annotated[
+    Path | None, typer.Option(help="Clients must present a certificate that one of these signed (mTLS).")
+]
+CapacitySlots = Annotated[
+    int, typer.Option(min=0, help="Capacity that guarantees are checked against; 0 takes the live replicas'.")
+]
+
 
 class OneLine(logging.Formatter):
     """A record is one line, whatever its message or traceback holds."""
@@ -26,22 +43,16 @@ class OneLine(logging.Formatter):
 
 
 def run(
-    database_url: Annotated[str, typer.Option(help="SQLAlchemy URL, such as sqlite:///controller.db.")],
+    database_url: DatabaseUrl,
     admin_token_file: Annotated[Path, typer.Option(help="Made with mode 0600 where there is none.")],
-    operator_token_file: Annotated[
-        Path | None, typer.Option(help="Token that may read and not write; made as the other. Default: no such token.")
-    ] = None,
+    operator_token_file: OperatorTokenFile = None,
     tls_cert_file: Annotated[Path | None, typer.Option(help="PEM certificate. Default: plain text.")] = None,
     tls_key_file: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
-    tls_client_ca_file: Annotated[
-        Path | None, typer.Option(help="Clients must present a certificate that one of these signed (mTLS).")
-    ] = None,
+    tls_client_ca_file: ClientCaFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0 takes a free one.")] = 9100,
     lease_ttl_s: Annotated[float, typer.Option(min=1, max=300, help="A lease lapses this long after a report.")] = 10.0,
-    capacity_slots: Annotated[
-        int, typer.Option(min=0, help="Capacity that guarantees are checked against; 0 takes the live replicas'.")
-    ] = 0,
+    capacity_slots: CapacitySlots = 0,
 ) -> None:
     """Keeps tenants, budgets, keys and profiles, and leases KV memory to replicas."""
     handler = logging.StreamHandler(sys.stderr)

@@ -19,12 +19,15 @@ SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
 """Environment variable that carries ``EngineSettings`` to the scheduler processes."""
 
 REQUIRED_SEAMS = (
+    "admit",
     "attention",
+    "decode",
     "handshake",
     "pool",
     "positions",
     "prefill",
     "release",
+    "reserved",
     "rounds",
     "seeded-draw",
     "seeds",

@@ -81,12 +81,25 @@ def start(job: dict[str, Any]) -> tuple[Any, Any]:
     return ours, ours._engine.loop
 
 
+async def watch_running(engine: Any, peak: list[int]) -> None:
+    """Keeps the most requests that ran at once, as the scheduler publishes it every few steps."""
+    while True:
+        loads = await engine._manager.get_loads(include=["core"])
+        peak[0] = max(peak[0], *(load.num_running_reqs for load in loads))
+        await asyncio.sleep(0.05)
+
+
 async def run_waves(engine: Any, job: dict[str, Any]) -> dict[str, Any]:
     run = run_stock if job["engine"] == "stock" else run_reasonserve
     results: dict[str, Any] = {}
     for wave in job["waves"]:
+        peak = [0]
+        watch = asyncio.create_task(watch_running(engine, peak)) if job["engine"] != "stock" else None
         outputs = await asyncio.gather(*[run(engine, request) for request in wave])
+        if watch is not None:
+            watch.cancel()
         results |= {request["id"]: output for request, output in zip(wave, outputs, strict=True)}
+        results.setdefault("most_running", []).append(peak[0])
     if job["engine"] != "stock":
         await asyncio.sleep(1.5)  # the scheduler checks its pool when idle and publishes its load
         results["handshake"] = asdict(engine.handshake)

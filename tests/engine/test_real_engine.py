@@ -22,8 +22,10 @@ PROMPTS = (
     "List the planets of the solar system and describe each.",
 )
 TOKENS = 128
-SETUP = {"dtype": "float32", "pool_slots": 4096}
+SETUP: dict[str, Any] = {"dtype": "float32", "pool_slots": 4096}
 BUDGET, BUFFER = 64, 32
+CROWD = 24
+"""Requests whose dense caches would fill the pool almost twice, and whose bounded ones fit."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,8 @@ def ours(run_job: Callable[[dict[str, Any]], Results], prompts: list[list[int]])
         [request("evicted prompt again", prompts[5], 8, kv=dense)],
         [request("salted", prompts[0], 8, kv=dense, cache_salt="another tenant")],
     ]
-    return run_job({"engine": "reasonserve", **SETUP, "waves": waves})
+    crowd = [request(f"crowd-{i}", [7 + i, *prompts[i % 6]], 260, kv=bounded) for i in range(CROWD)]
+    return run_job({"engine": "reasonserve", **SETUP, "waves": [*waves, crowd]})
 
 
 def test_the_scheduler_says_that_everything_is_in_place(ours: Results) -> None:
@@ -139,6 +142,14 @@ def test_every_round_accounts_for_every_cell(ours: Results) -> None:
 def test_budgets_are_unequal_only_where_asked(ours: Results) -> None:
     assert all(r["head_min"] == r["head_max"] == BUDGET for r in ours["uniform"]["kv"]["rounds"])
     assert all(r["head_min"] < BUDGET < r["head_max"] for r in ours["alone"]["kv"]["rounds"])
+
+
+def test_freed_room_is_filled(ours: Results, prompts: list[list[int]]) -> None:
+    """SGLang alone would keep room for whole answers and run about half of them at a time."""
+    dense = sum(1 + len(prompts[i % 6]) + 260 for i in range(CROWD))
+    assert dense > 1.7 * SETUP["pool_slots"]
+    assert ours["most_running"][-1] == CROWD
+    assert all(len(ours[f"crowd-{i}"]["token_ids"]) == 260 for i in range(CROWD))
 
 
 def test_neighbours_change_no_token(ours: Results) -> None:

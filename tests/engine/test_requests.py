@@ -56,6 +56,17 @@ def test_private_slots_never_exceed_budget_and_buffer(prompt: int, budget: int, 
     assert rounds == max(0, (tokens - budget - 1) // buffer)
 
 
+def test_what_is_left_to_grow_is_exact() -> None:
+    state = RequestState(kv=KvRequest(method="r-kv", budget_tokens=64, buffer_tokens=32), prompt_tokens=10)
+    assert state.growth_left(10, 500, WINDOW) == 96  # before its prefill
+    assert state.growth_left(10, 20, WINDOW) == 20  # ends before its budget is full
+    assert state.growth_left(90, 500, WINDOW) == 16
+    assert state.growth_left(106, 500, WINDOW) == WINDOW  # full, a round is due
+    assert state.growth_left(400, 500, WINDOW) == WINDOW  # recomputed after a retraction
+    full = RequestState(kv=KvRequest(method="full", budget_tokens=0), prompt_tokens=10)
+    assert full.growth_left(90, 500, WINDOW) == 500
+
+
 def test_full_requests_never_round() -> None:
     state = RequestState(kv=KvRequest(method="full", budget_tokens=0), prompt_tokens=4)
     state.window_row = 0

@@ -86,21 +86,32 @@ class Compressor:
             held = state.count(req.kv.kv_allocated_len)
             _attach(req, len(req.output_ids), held, state.peak_slots, None)
 
-    def before_decode(self, batch: ScheduleBatch) -> None:
-        """Runs the rounds that are due, before SGLang stores the next token of each request."""
+    def growth_left(self, req: Req) -> int:
+        """Returns the slots that a request may still take on top of what it holds and what its prefill takes."""
+        state = self.state_of(req)
+        left = max(0, int(req.sampling_params.max_new_tokens) - len(req.output_ids))
+        filled = req.kv.kv_allocated_len or len(req.origin_input_ids) + len(req.output_ids)
+        return state.growth_left(filled, left, self.settings.window_tokens)
+
+    def run_due_rounds(self, batch: ScheduleBatch) -> None:
+        """Runs the rounds that are due, before SGLang asks whether the next step fits its pool."""
         shrunk: dict[int, int] = {}
         for i, req in enumerate(batch.reqs):
             state = self.state_of(req)
-            self._by_pool_row[req.kv.req_pool_idx] = state
             state.count(req.kv.kv_allocated_len)
-            event = None
             if state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens):
-                event = self._round(req, state, batch.tree_cache)
+                state.event = self._round(req, state, batch.tree_cache)
                 shrunk[i] = req.kv.kv_allocated_len
-            self._capture_ahead(state, req.kv.kv_allocated_len)
-            self._report(req, state, event)
         if shrunk:
             _set_lengths(batch, shrunk)
+
+    def before_decode(self, batch: ScheduleBatch) -> None:
+        """Attaches each request's counters to the token that this step makes; takes windows that fill soon."""
+        for req in batch.reqs:
+            state = self.state_of(req)
+            self._by_pool_row[req.kv.req_pool_idx] = state
+            self._capture_ahead(state, req.kv.kv_allocated_len)
+            self._report(req, state)
 
     def release(self, req: Req) -> None:
         """Takes back what a request holds here; called whenever SGLang gives its KV memory back."""
@@ -186,10 +197,11 @@ class Compressor:
             head_max=int(output.lengths_LH.max()),
         )
 
-    def _report(self, req: Req, state: RequestState, event: RoundEvent | None) -> None:
+    def _report(self, req: Req, state: RequestState) -> None:
         next_allocated = req.kv.kv_allocated_len + 1
         held = state.count(next_allocated)
-        _attach(req, state.output_tokens(next_allocated), held, state.peak_slots, event)
+        _attach(req, state.output_tokens(next_allocated), held, state.peak_slots, state.event)
+        state.event = None
 
 
 def _attach(req: Req, token_index: int, held: int, peak: int, event: RoundEvent | None) -> None:

@@ -5,6 +5,7 @@ SGLang swallows what goes wrong here and would serve uncompressed; ``Handshake``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ def install() -> None:
         {
             seams.POOL: _use_one_tensor_pool,
             seams.PREFILL: _admit_after_prefill_is_laid_out,
-            seams.ROUNDS: _round_before_decode,
+            seams.ADMIT: _reserve_bounded_footprint,
+            seams.RESERVED: _count_bounded_growth,
+            seams.ROUNDS: _round_before_memory_check,
+            seams.DECODE: _report_before_decode,
             seams.POSITIONS: _use_true_positions,
             seams.SEEDS: _keep_seeds,
             seams.SEEDED_DRAW: multinomial_with_seed,
@@ -69,7 +73,31 @@ def _admit_after_prefill_is_laid_out(_: None, batch: ScheduleBatch, *__: Any, **
         _compressor.after_prefill_layout(batch)
 
 
-def _round_before_decode(batch: ScheduleBatch, *_: Any, **__: Any) -> None:
+def _reserve_bounded_footprint(add_one_req: Callable[..., Any], adder: Any, req: Req, *rest: Any, **more: Any) -> Any:
+    if _compressor is None:
+        return add_one_req(adder, req, *rest, **more)
+    sampling, asked = req.sampling_params, req.sampling_params.max_new_tokens
+    # SGLang reserves max_new_tokens - len(output_ids); it reads nothing else of them here.
+    sampling.max_new_tokens = len(req.output_ids) + _compressor.growth_left(req)
+    try:
+        return add_one_req(adder, req, *rest, **more)
+    finally:
+        sampling.max_new_tokens = asked
+
+
+def _count_bounded_growth(offset: Callable[..., float], adder: Any, req: Req) -> float:
+    """A bounded request will take what is left of its footprint, so no estimate of its length applies."""
+    if _compressor is None or not _compressor.state_of(req).compressible:
+        return offset(adder, req)
+    return _compressor.growth_left(req)
+
+
+def _round_before_memory_check(_: Scheduler, batch: ScheduleBatch, *__: Any, **___: Any) -> None:
+    if _compressor is not None:
+        _compressor.run_due_rounds(batch)
+
+
+def _report_before_decode(batch: ScheduleBatch, *_: Any, **__: Any) -> None:
     if _compressor is not None:
         _compressor.before_decode(batch)
 

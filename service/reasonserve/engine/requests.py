@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reasonserve.kv import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest
+from reasonserve.kv import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest, RoundEvent
 
 
 def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | None:
@@ -51,8 +51,8 @@ class RequestState:
         window_row: Row in the query windows; -1 while none is held.
         window_start: Length of the request's row when its window was taken; queries are captured from there on.
         released_slots: Slots given back over all rounds: how far the row's length lies behind the true position.
-        num_rounds: Rounds so far.
         peak_slots: Most private slots held at once.
+        event: The round that ran since the last token, until it is attached to the next one.
     """
 
     kv: KvRequest
@@ -63,8 +63,8 @@ class RequestState:
     window_row: int = -1
     window_start: int = 0
     released_slots: int = 0
-    num_rounds: int = 0
     peak_slots: int = 0
+    event: RoundEvent | None = None
 
     def __post_init__(self) -> None:
         self.reset()
@@ -84,6 +84,19 @@ class RequestState:
     def output_tokens(self, allocated_slots: int) -> int:
         """Returns the output tokens that a row of this length stands for."""
         return allocated_slots + self.released_slots - self.prompt_tokens
+
+    def growth_left(self, filled_slots: int, tokens_left: int, window: int) -> int:
+        """Returns the slots that the request may still take when its row is this long.
+
+        Args:
+            filled_slots: Length of the row, or of the prefill that will lay it out.
+            tokens_left: Tokens that it may still generate.
+            window: Queries that a round waits for; what a recomputed request grows by beyond its footprint.
+        """
+        if not self.compressible:
+            return tokens_left
+        footprint = self.pinned_slots + self.kv.budget_tokens + self.kv.buffer_tokens
+        return min(tokens_left, max(footprint - filled_slots, window))
 
     @property
     def compressible(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 SGLANG_VERSION = "0.5.23"
 
-Kind = Literal["before", "after", "replace", "backend"]
+Kind = Literal["before", "after", "around", "replace", "backend"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Seam:
     Attributes:
         name: How the handshake names it.
         target: Dotted path of the symbol.
-        kind: Hook before, after or in place of it, or a registry that takes our class.
+        kind: Hook before, after, around or in place of it, or a registry that takes our class.
         parameters: Leading parameters that our hook relies on.
         why: What breaks without it.
     """
@@ -55,12 +55,33 @@ PREFILL = Seam(
     ("self",),
     "KV options are checked before the first token, and the prompt's slots are counted",
 )
+ADMIT = Seam(
+    "admit",
+    "sglang.srt.managers.schedule_policy.PrefillAdder.add_one_req",
+    "around",
+    ("self", "req"),
+    "a new request must reserve its bounded footprint, or the freed room stays empty",
+)
+RESERVED = Seam(
+    "reserved",
+    "sglang.srt.managers.schedule_policy.PrefillAdder._get_running_request_total_token_offset",
+    "around",
+    ("self", "req"),
+    "likewise for what running requests may still take",
+)
 ROUNDS = Seam(
     "rounds",
+    "sglang.srt.managers.scheduler.Scheduler.update_running_batch",
+    "before",
+    ("self", "batch"),
+    "rounds run before SGLang asks whether the next step fits, so that it need not retract",
+)
+DECODE = Seam(
+    "decode",
     "sglang.srt.managers.schedule_batch.ScheduleBatch.prepare_for_decode",
     "before",
     ("self",),
-    "rounds run before the next token is stored",
+    "each token carries its request's counters, and window queries are captured",
 )
 POSITIONS = Seam(
     "positions",
@@ -98,7 +119,20 @@ HANDSHAKE = Seam(
     "the replica must know that all of this is in place",
 )
 
-SEAMS: tuple[Seam, ...] = (POOL, ATTENTION, PREFILL, ROUNDS, POSITIONS, SEEDS, SEEDED_DRAW, RELEASE, HANDSHAKE)
+SEAMS: tuple[Seam, ...] = (
+    POOL,
+    ATTENTION,
+    PREFILL,
+    ADMIT,
+    RESERVED,
+    ROUNDS,
+    DECODE,
+    POSITIONS,
+    SEEDS,
+    SEEDED_DRAW,
+    RELEASE,
+    HANDSHAKE,
+)
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sglang.srt.managers.schedule_batch.ReqKvInfo": (

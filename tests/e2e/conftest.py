@@ -143,7 +143,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     sections = {
         "engine": {"pool_slots": 4096},
         "gateway": {"port": gateway, "http_port": http},
-        "controller": {"port": controller, "lease_ttl_s": 3.0},
+        "controller": {"port": controller, "lease_ttl_s": 30.0},
     }
     config.write_text(json.dumps(sections))
     up = made.command("up", "--config", str(config))

@@ -78,7 +78,7 @@ def make_config(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         config = {
             "model": str(model_folder),
             "gateway": {"port": gateway, "http_port": http},
-            "controller": {"port": controller, "lease_ttl_s": 2.0},
+            "controller": {"port": controller, "lease_ttl_s": 30.0},
         }
         path = tmp_path_factory.mktemp("config") / "config.yaml"
         path.write_text(json.dumps(config | sections))

@@ -34,7 +34,8 @@ class GenerationServiceStub:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back.
+    engine and give the reserved KV memory back. A deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
     """
 
     def __init__(self, channel):
@@ -64,7 +65,8 @@ class GenerationServiceServicer:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back.
+    engine and give the reserved KV memory back. A deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
     """
 
     def Generate(self, request, context):
@@ -79,7 +81,8 @@ class GenerationServiceServicer:
         """Generates the answer and returns it as it grows. Each message carries the text and
         token ids that are new since the message before; the last one carries
         `finish_reason`, `usage` and `kv`. The messages are those of Generate on purpose:
-        concatenating `text` and `token_ids` over a stream gives Generate's response.
+        concatenating `text` and `token_ids` over a stream gives Generate's response. A stream
+        that fails may end with one empty message before its status.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -118,7 +121,8 @@ class GenerationService:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back.
+    engine and give the reserved KV memory back. A deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
     """
 
     @staticmethod

@@ -99,12 +99,12 @@ class TelemetryConfig(_Closed):
 
     Attributes:
         trace_file: Spans are appended here as JSON lines; None is the state directory's.
-        otlp_endpoint: Spans go to this OTLP/gRPC collector as well.
+        otlp_endpoint: Spans go to this OTLP/gRPC collector as well: ``http://host:port``, or ``https://`` for TLS.
         sampling_ratio: Share of traces that are kept.
     """
 
     trace_file: Path | None = None
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/]+$")] | None = None
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 

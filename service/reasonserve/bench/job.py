@@ -1,0 +1,167 @@
+"""Runs one job on a real engine in a process of its own: ``python -m reasonserve.bench.job JOB OUT``.
+
+A job is a JSON document. It says which engine (``stock`` is SGLang with the plugin off), its dtype and pool,
+and waves of requests; the requests of a wave run together. Tests and benchmarks share this, so that both
+engines get the same work in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reasonserve.config import ServiceConfig
+from reasonserve.errors import ReasonServeError
+from reasonserve.kv import KvRequest
+from reasonserve.models.fingerprint import fingerprint
+from reasonserve.models.profiles import shipped_profile
+from reasonserve.replica.protocol import EngineRequest, Sampling
+
+Job = dict[str, Any]
+Results = dict[str, Any]
+
+_GREEDY = {"temperature": 0.0, "ignore_eos": True}
+_STOCK_PLUGINS = "reasonserve_cpu"
+"""The platform that lets SGLang run on any CPU, and nothing else of ours."""
+
+
+class JobFailedError(RuntimeError):
+    """A job's process ended with an error; the message is the end of its log."""
+
+
+def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
+    """Runs a job in a process of its own and returns its results.
+
+    Args:
+        job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``.
+        folder: Where job, log and results are written.
+        timeout_s: The process is killed after this long.
+
+    Raises:
+        JobFailedError: The process failed.
+    """
+    (folder / "job.json").write_text(json.dumps(job))
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    if job["engine"] == "stock":
+        environment["SGLANG_PLUGINS"] = _STOCK_PLUGINS
+    command = [sys.executable, "-m", "reasonserve.bench.job", str(folder / "job.json"), str(folder / "out.json")]
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=timeout_s, check=False)
+    if done.returncode != 0:
+        raise JobFailedError((folder / "log").read_text()[-4000:])
+    return dict(json.loads((folder / "out.json").read_text()))
+
+
+async def _run_stock(engine: Any, request: dict[str, Any]) -> Results:
+    output = await engine.async_generate(
+        input_ids=request["input_ids"], sampling_params={**_GREEDY, **request["sampling"]}
+    )
+    meta = output["meta_info"]
+    return {
+        "token_ids": output["output_ids"],
+        "cached_tokens": meta["cached_tokens"],
+        "retractions": meta["num_retractions"],
+    }
+
+
+async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
+    call = EngineRequest(
+        request_id=request["id"],
+        input_ids=tuple(request["input_ids"]),
+        sampling=Sampling(**{**_GREEDY, **request["sampling"]}),
+        kv=KvRequest(**request["kv"]),
+        cache_salt=request.get("cache_salt", ""),
+    )
+    tokens: list[int] = []
+    held: list[int] = []
+    stream = engine.generate(call)
+    try:
+        async for chunk in stream:
+            tokens += chunk.token_ids
+            held.append(chunk.kv.held_slots)
+            if len(tokens) >= request.get("abort_after", sys.maxsize):
+                await stream.aclose()
+                break
+    except ReasonServeError as error:
+        return {"error": type(error).__name__, "message": error.message}
+    return {
+        "token_ids": tokens,
+        "finish_reason": chunk.finish_reason,
+        "cached_tokens": chunk.cached_tokens,
+        "held": held,
+        "kv": asdict(chunk.kv),
+    }
+
+
+def _start(job: Job) -> tuple[Any, Any, Any]:
+    """Starts the job's engine; returns it, SGLang's tokenizer manager and its event loop."""
+    if job["engine"] == "stock":
+        import sglang
+
+        engine = sglang.Engine(
+            model_path=job["model"],
+            device="cpu",
+            dtype=job["dtype"],
+            attention_backend="torch_native",
+            grammar_backend="none",
+            max_total_tokens=job["pool_slots"],
+            load_snapshot_publish_interval=4,
+            skip_server_warmup=True,
+            log_level="error",
+        )
+        return engine, engine.tokenizer_manager, engine.loop
+    from reasonserve.replica.sglang_engine import create
+
+    section = {"dtype": job["dtype"], "pool_slots": job["pool_slots"], "strict_checks": job.get("strict_checks", True)}
+    config = ServiceConfig.from_mapping({"engine": section})
+    ours = create(config, job["model"], shipped_profile(fingerprint(Path(job["model"]))))
+    return ours, ours._manager, ours._engine.loop
+
+
+async def _watch_running(manager: Any, peak: list[int]) -> None:
+    """Keeps the most requests that ran at once, as the scheduler publishes it every few steps."""
+    while True:
+        loads = await manager.get_loads(include=["core"])
+        peak[0] = max(peak[0], *(load.num_running_reqs for load in loads))
+        await asyncio.sleep(0.05)
+
+
+async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
+    run = _run_stock if job["engine"] == "stock" else _run_reasonserve
+    results: Results = {"waves": []}
+    for wave in job["waves"]:
+        peak = [0]
+        watch = asyncio.create_task(_watch_running(manager, peak))
+        started = time.perf_counter()
+        outputs = await asyncio.gather(*[run(engine, request) for request in wave])
+        seconds = time.perf_counter() - started
+        watch.cancel()
+        results |= {request["id"]: output for request, output in zip(wave, outputs, strict=True)}
+        results["waves"].append({"seconds": seconds, "most_running": peak[0]})
+    if job["engine"] != "stock":
+        await asyncio.sleep(1.5)  # the scheduler checks its pool when it is idle
+        results["handshake"] = asdict(engine.handshake)
+        await engine.check_health()
+    return results
+
+
+def main(job_file: str, results_file: str) -> None:
+    """Runs the job of one file and writes its results to another."""
+    job = json.loads(Path(job_file).read_text())
+    engine, manager, loop = _start(job)
+    try:
+        results = loop.run_until_complete(_run_waves(engine, manager, job))
+    finally:
+        engine.shutdown()
+    Path(results_file).write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -128,13 +128,13 @@ def three_ports() -> int:
     raise AssertionError("no three free ports in a row")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def wait_for() -> Callable[..., None]:
     """Lends `wait_until` to tests."""
     return wait_until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack: built-in model, default engine, a pool of 4096 slots. Leaves no process."""
     made = Stack(tmp_path_factory.mktemp("state"))

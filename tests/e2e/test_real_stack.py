@@ -52,7 +52,7 @@ def details(error: grpc.RpcError) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def key(stack: Any) -> str:
     """The key of a tenant with room for every test."""
     return str(stack.create_tenant("roomy", limit_slots=4096))

@@ -126,7 +126,7 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def controller() -> Iterator[tuple[StubController, str]]:
     """Yields the stub controller and its endpoint."""
     servicer = StubController()
@@ -140,7 +140,7 @@ def controller() -> Iterator[tuple[StubController, str]]:
     server.stop(grace=None).wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def data_plane(controller: tuple[StubController, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     """Yields the running data plane."""
     folder = tmp_path_factory.mktemp("plane")

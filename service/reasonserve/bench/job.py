@@ -114,6 +114,7 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
             max_total_tokens=job["pool_slots"],
             load_snapshot_publish_interval=4,
             skip_server_warmup=True,
+            sleep_on_idle=True,
             log_level="error",
         )
         return engine, engine.tokenizer_manager, engine.loop

@@ -71,6 +71,7 @@ def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
         "context_length": config.context_length,
         "random_seed": config.random_seed,
         "skip_server_warmup": True,
+        "sleep_on_idle": True,
         "incremental_streaming_output": True,
         "enable_cache_report": True,
         "load_snapshot_publish_interval": 4,

@@ -25,6 +25,39 @@ RELEASE_WITHIN_S = 2.0
 """The bound that is specified for a lost client, so here a wait is a test."""
 QUESTION = "Why is the sky blue, and why are sunsets red? Think step by step and explain every step in detail."
 
+STEMS = {
+    QUESTION: ("sky", "light", "blue", "red", "sun", "colo", "atmosphere", "scatter", "wavelength", "air"),
+    "Explain step by step how a rainbow forms.": (
+        "light",
+        "water",
+        "rain",
+        "colo",
+        "refract",
+        "drop",
+        "sun",
+        "ang",
+    ),
+    "Explain in detail how bread is made, step by step.": (
+        "bread",
+        "dough",
+        "flour",
+        "yeast",
+        "oven",
+        "bak",
+        "mix",
+    ),
+    "Explain the water cycle in detail, step by step.": (
+        "water",
+        "evapor",
+        "rain",
+        "cloud",
+        "cycle",
+        "air",
+        "condens",
+    ),
+}
+"""Questions, and stems of words that a sentence about each would use."""
+
 
 def long_request(max_new_tokens: int, **kv: Any) -> pb.GenerateRequest:
     """A question that the model goes on thinking about."""
@@ -89,42 +122,11 @@ def sentences_after_the_first_round(stack: Any, key: str, question: str, seed: i
 
 
 def test_after_a_round_the_text_still_reads_as_sentences_about_the_question(stack: Any, key: str) -> None:
-    questions = {
-        QUESTION: ("sky", "light", "blue", "red", "sun", "colo", "atmosphere", "scatter", "wavelength", "air"),
-        "Explain step by step how a rainbow forms.": (
-            "light",
-            "water",
-            "rain",
-            "colo",
-            "refract",
-            "drop",
-            "sun",
-            "ang",
-        ),
-        "Explain in detail how bread is made, step by step.": (
-            "bread",
-            "dough",
-            "flour",
-            "yeast",
-            "oven",
-            "bak",
-            "mix",
-        ),
-        "Explain the water cycle in detail, step by step.": (
-            "water",
-            "evapor",
-            "rain",
-            "cloud",
-            "cycle",
-            "air",
-            "condens",
-        ),
-    }
-    with ThreadPoolExecutor(len(questions)) as pool:
-        asked = [pool.submit(sentences_after_the_first_round, stack, key, q, n) for n, q in enumerate(questions)]
+    with ThreadPoolExecutor(len(STEMS)) as pool:
+        asked = [pool.submit(sentences_after_the_first_round, stack, key, q, n) for n, q in enumerate(STEMS)]
         answers = [future.result() for future in asked]
     read, about = 0, 0
-    for stems, sentences in zip(questions.values(), answers, strict=True):
+    for stems, sentences in zip(STEMS.values(), answers, strict=True):
         read += sum(3 <= len(words) <= 60 for words in sentences)
         about += sum(any(stem in word.lower() for word in words for stem in stems) for words in sentences)
     total = sum(map(len, answers))

@@ -1,6 +1,5 @@
 """The layer profile is what the definition says, checked by hand and by brute force."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-with warnings.catch_warnings():
-    # Swig wheels that transformers' dependencies load; they warn while being imported.
-    warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
-    from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from reasonalloc.profile import PROFILE_RHOS
 from reasonserve.cli.profile_calibrate import to_profile

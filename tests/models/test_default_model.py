@@ -8,11 +8,7 @@ from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.profiles import shipped_profile
 from reasonserve.models.resolve import resolve_model
 
-pytestmark = [
-    pytest.mark.engine,
-    # Swig wheels that transformers' dependencies load; they warn while being imported.
-    pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning"),
-]
+pytestmark = pytest.mark.engine
 
 
 def test_it_knows_the_capital_of_france() -> None:

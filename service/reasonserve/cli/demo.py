@@ -132,7 +132,8 @@ def _show(state: StackState, paths: StatePaths, tokens: int) -> Shown:
         client.gateway(state.gateway_endpoint, key) as gateway,
     ):
         prompt = _warm_up(gateway)
-        out.print(f"\n[bold]With a KV budget of {BUDGET_TOKENS} tokens per layer and head[/]: {PROMPT}\n")
+        out.print(f"\n[bold]With a KV budget of {BUDGET_TOKENS} tokens per layer and head[/]: {PROMPT}")
+        out.print("It may not stop: once its answer is done, a model this small makes up other talk.\n", style="dim")
         with root_span(provider) as span, watching(out, prompt, tokens, with_text=True) as watch:
             bounded = measure(gateway, _request(Method.REASONALLOC, tokens), watch)
         trace_id = trace_id_of(span)

@@ -38,7 +38,7 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
         StartupError: SGLang did not start, or would serve uncompressed.
     """
     settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
-    environment = {SETTINGS_VARIABLE: json.dumps(settings)}
+    environment = {SETTINGS_VARIABLE: json.dumps(settings), "OMP_NUM_THREADS": str(cpu_threads(config))}
     if config.engine.strict_checks:
         environment |= dict.fromkeys(_STRICT_CHECKS, "1")
     os.environ.update(environment)
@@ -55,6 +55,14 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
     except StartupError:
         engine.shutdown()
         raise
+
+
+def cpu_threads(config: ServiceConfig) -> int:
+    """Returns the threads of one engine: this machine's cores shared by its replicas.
+
+    Ray allows an actor as many OpenMP threads as it sets CPUs aside for it, which is about placement and not speed.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // config.replicas.count)
 
 
 def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def bench() -> None:
 
 @app.command()
 def memory(
-    quick: Annotated[bool, typer.Option("--quick", help="The same work, scaled to a few minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The same work at a smaller scale.")] = False,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Turns that the engines take.")] = 1,
     model: Annotated[
         str, typer.Option("--model", help="Built-in name, Hugging Face id or local folder.")

@@ -14,6 +14,7 @@ import torch
 
 from reasonalloc.profile import LayerProfile
 from reasonserve.engine import rows
+from reasonserve.engine.recorder import RoundRecorder
 from reasonserve.engine.requests import RequestState, parse_kv_request
 from reasonserve.engine.rounds import RoundInput, RoundOutput, run_round
 from reasonserve.engine.tables import CellTables, QueryWindows
@@ -53,6 +54,7 @@ class Compressor:
         self._req_to_token = req_to_token
         self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
         self._by_pool_row: dict[int, RequestState] = {}
+        self._recorder = RoundRecorder.from_environment()
         weights = profile.layer_weights() if profile is not None else None
         self._layer_weights_L = None if weights is None else torch.tensor(weights, device=device)
 
@@ -143,6 +145,9 @@ class Compressor:
         output = run_round(
             state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self._layer_weights_L, self.settings
         )
+        if self._recorder is not None:
+            stored = state.prompt_tokens + output_tokens
+            self._recorder.write(req.rid, output, stored, 0 if rebased else state.pinned_slots)
         if rebased:
             rows.rebase(req, state, tree_cache, self._req_to_token)
         else:

@@ -44,10 +44,16 @@ class RoundOutput:
     Attributes:
         cells_LHN: Owned cells in true-position order, padded.
         lengths_LH: Owned cells of each head; sums to S * L * H.
+        scores_LHN: Scores of the candidates.
+        keep_LHN: Candidates that were kept.
+        candidates_LH: Candidates of each head.
     """
 
     cells_LHN: torch.Tensor
     lengths_LH: torch.Tensor
+    scores_LHN: torch.Tensor
+    keep_LHN: torch.Tensor
+    candidates_LH: torch.Tensor
 
 
 def head_budgets(
@@ -121,4 +127,10 @@ def run_round(
     plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, one_request_L, 1)
     apply_moves(k_cells, plan.src_M, plan.dst_M)
     apply_moves(v_cells, plan.src_M, plan.dst_M)
-    return RoundOutput(cells_LHN=plan.cells_RHK, lengths_LH=plan.lengths_RH)
+    return RoundOutput(
+        cells_LHN=plan.cells_RHK,
+        lengths_LH=plan.lengths_RH,
+        scores_LHN=scores_LHN,
+        keep_LHN=keep_LHN,
+        candidates_LH=work.lengths_LH,
+    )

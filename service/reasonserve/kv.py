@@ -15,6 +15,9 @@ REPORT_KEY = "reasonserve_kv"
 HANDSHAKE_KEY = "reasonserve"
 """Key under a scheduler's start-up info that carries a ``Handshake``."""
 
+BUDGET_KEY_PREFIX = "reasonserve.budget:"
+"""Before a request's id: key of SGLang's ``set_internal_state`` that carries its new budget to the scheduler."""
+
 SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
 """Environment variable that carries ``EngineSettings`` to the scheduler processes."""
 
@@ -97,23 +100,30 @@ class KvCounters:
         held_slots: Private slots held now.
         peak_slots: Most private slots held at once.
         rounds: Rounds so far, oldest first.
+        squeezes: How often the budget was lowered while the request ran.
     """
 
     held_slots: int = 0
     peak_slots: int = 0
     rounds: tuple[RoundEvent, ...] = ()
+    squeezes: int = 0
 
     def updated(self, step: Mapping[str, Any]) -> KvCounters:
         """Returns the counters after one more token.
 
         Args:
-            step: What the engine attached to the token: ``held``, ``peak`` and, where a round ran before it,
-                ``round`` in ``asdict`` form.
+            step: What the engine attached to the token: ``held``, ``peak``, ``squeezes`` and, where a round ran
+                before it, ``round`` in ``asdict`` form.
         """
         rounds = self.rounds
         if (event := step.get("round")) is not None:
             rounds = (*rounds, RoundEvent(**{**event, "layer_budgets": tuple(event["layer_budgets"])}))
-        return KvCounters(held_slots=step["held"], peak_slots=max(self.peak_slots, step["peak"]), rounds=rounds)
+        return KvCounters(
+            held_slots=step["held"],
+            peak_slots=max(self.peak_slots, step["peak"]),
+            rounds=rounds,
+            squeezes=step["squeezes"],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,3 +157,13 @@ class Handshake:
     profile_id: str = ""
     methods: tuple[Method, ...] = ()
     prompt_modes: tuple[PromptModeName, ...] = ()
+
+
+def clamp_budget(budget_tokens: int, *, admitted: int) -> int:
+    """Returns the budget nearest to the one asked for that a running request may have.
+
+    Args:
+        budget_tokens: Budget S asked for.
+        admitted: S that the request was admitted with: what is reserved for it, so the most it may grow back to.
+    """
+    return min(max(budget_tokens, MIN_BUDGET_TOKENS), admitted)

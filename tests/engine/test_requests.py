@@ -95,7 +95,7 @@ def test_counters_fold_what_each_token_carries() -> None:
         "head_min": 16,
         "head_max": 200,
     }
-    counters = KvCounters().updated({"held": 5, "peak": 5, "round": None})
-    counters = counters.updated({"held": 3, "peak": 4, "round": event})
-    assert (counters.held_slots, counters.peak_slots) == (3, 5)
+    counters = KvCounters().updated({"held": 5, "peak": 5, "squeezes": 0, "round": None})
+    counters = counters.updated({"held": 3, "peak": 4, "squeezes": 2, "round": event})
+    assert (counters.held_slots, counters.peak_slots, counters.squeezes) == (3, 5, 2)
     assert [r.layer_budgets for r in counters.rounds] == [(128.0, 64.0)]

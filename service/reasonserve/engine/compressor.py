@@ -86,7 +86,7 @@ class Compressor:
             if state.shared_slots < 0:
                 state.shared_slots = req.prefix_len
             held = state.count(req.kv.kv_allocated_len)
-            _attach(req, len(req.output_ids), held, state.peak_slots, None)
+            _attach(req, len(req.output_ids), held, state, None)
 
     def growth_left(self, req: Req) -> int:
         """Returns the slots that a request may still take on top of what it holds and what its prefill takes."""
@@ -205,11 +205,11 @@ class Compressor:
     def _report(self, req: Req, state: RequestState) -> None:
         next_allocated = req.kv.kv_allocated_len + 1
         held = state.count(next_allocated)
-        _attach(req, state.output_tokens(next_allocated), held, state.peak_slots, state.event)
+        _attach(req, state.output_tokens(next_allocated), held, state, state.event)
         state.event = None
 
 
-def _attach(req: Req, token_index: int, held: int, peak: int, event: RoundEvent | None) -> None:
+def _attach(req: Req, token_index: int, held: int, state: RequestState, event: RoundEvent | None) -> None:
     """Attaches counters to an output token; SGLang carries them to the replica.
 
     Every token needs an entry from the first one on: SGLang slices the list by token.
@@ -219,7 +219,8 @@ def _attach(req: Req, token_index: int, held: int, peak: int, event: RoundEvent 
     steps = req.customized_info.setdefault(REPORT_KEY, [])
     del steps[token_index:]
     steps.extend([None] * (token_index - len(steps)))
-    steps.append({"held": held, "peak": peak, "round": None if event is None else asdict(event)})
+    figures = {"held": held, "peak": state.peak_slots, "squeezes": state.squeezes}
+    steps.append(figures | {"round": None if event is None else asdict(event)})
 
 
 def _set_lengths(batch: ScheduleBatch, shrunk: dict[int, int]) -> None:

@@ -52,6 +52,7 @@ class RequestState:
         window_start: Length of the request's row when its window was taken; queries are captured from there on.
         released_slots: Slots given back over all rounds: how far the row's length lies behind the true position.
         peak_slots: Most private slots held at once.
+        squeezes: How often the budget was lowered while the request ran.
         event: The round that ran since the last token, until it is attached to the next one.
     """
 
@@ -64,6 +65,7 @@ class RequestState:
     window_start: int = 0
     released_slots: int = 0
     peak_slots: int = 0
+    squeezes: int = 0
     event: RoundEvent | None = None
 
     def __post_init__(self) -> None:

@@ -161,5 +161,6 @@ def _add_ending(response: pb.GenerateResponse, ending: Ending) -> None:
             kept_cells=ending.kept_cells,
             evicted_cells=ending.evicted_cells,
             round_seconds=ending.round_seconds,
+            squeezes=ending.squeezes,
         )
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import UnavailableError
-from reasonserve.kv import METHODS, PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent
+from reasonserve.kv import METHODS, PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget
 from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 8
@@ -43,6 +43,7 @@ class FakeEngine:
         self._context_length = context_length
         self._alive = True
         self.running: dict[str, int] = {}
+        self._caches: dict[str, _Cache] = {}
         self._handshake = Handshake(
             plugin_version="fake",
             seams=(),
@@ -85,7 +86,7 @@ class FakeEngine:
         """Yields one token at a time; see ``Engine``."""
         await self.check_health()
         prompt = bytes(request.input_ids)
-        kv = _Cache(request.kv, prompt_tokens=len(prompt))
+        kv = self._caches[request.request_id] = _Cache(request.kv, prompt_tokens=len(prompt))
         try:
             for index in range(request.sampling.max_new_tokens):
                 await asyncio.sleep(SLOW_TOKEN_S if b"!slow" in prompt else 0)
@@ -99,10 +100,11 @@ class FakeEngine:
                     finish_reason="length" if last else "",
                     input_tokens=len(prompt),
                     output_tokens=index + 1,
-                    kv=KvCounters(held_slots=kv.held, peak_slots=kv.peak, rounds=tuple(kv.rounds)),
+                    kv=kv.counters(),
                 )
         finally:
             self.running.pop(request.request_id, None)
+            self._caches.pop(request.request_id, None)
 
     def _misbehave(self, prompt: bytes) -> None:
         if b"!raise" in prompt:
@@ -111,6 +113,12 @@ class FakeEngine:
             self.shutdown()
         if not self._alive:
             raise UnavailableError("The engine died; retry.")
+
+    async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
+        """Takes effect with the request's next token; see ``Engine``."""
+        await self.check_health()
+        cache = self._caches.get(request_id)
+        return cache is not None and cache.set_budget(budget_tokens)
 
     async def load(self) -> EngineLoad:
         """See ``Engine``."""
@@ -135,17 +143,36 @@ class _Cache:
     prompt_tokens: int
     held: int = 0
     peak: int = 0
+    budget: int = 0
+    settled: int = 0
+    squeezes: int = 0
     rounds: list[RoundEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.held = self.peak = self.prompt_tokens
+        self.budget = self.settled = self.kv.budget_tokens
+
+    def set_budget(self, budget_tokens: int) -> bool:
+        """Sets the budget within its range; False for a request without one."""
+        if self.kv.method == "full":
+            return False
+        budget = clamp_budget(budget_tokens, admitted=self.kv.budget_tokens)
+        self.squeezes += budget < self.budget
+        self.budget, self.settled = budget, max(budget, self.settled)
+        return True
+
+    def counters(self) -> KvCounters:
+        """Returns the figures so far."""
+        return KvCounters(held_slots=self.held, peak_slots=self.peak, rounds=tuple(self.rounds), squeezes=self.squeezes)
 
     def append(self, output_tokens: int) -> int:
         """Makes room for one more token, with a round if the tail is full; returns what is held then."""
-        budget = self.kv.budget_tokens
+        budget = self.budget
         fixed = self.prompt_tokens if self.kv.prompt_mode == "pinned" else 0
-        full_at = (fixed if self.rounds else self.prompt_tokens) + budget + self.kv.buffer_tokens
-        if self.kv.method != "full" and self.held == full_at:
+        tail = self.held - (fixed if self.rounds else self.prompt_tokens) - budget
+        due = tail > 0 if budget < self.settled else tail >= self.kv.buffer_tokens
+        self.settled = budget
+        if self.kv.method != "full" and due:
             cells = LAYERS * HEADS
             self.rounds.append(
                 RoundEvent(

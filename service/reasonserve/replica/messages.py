@@ -66,6 +66,7 @@ class Ending:
         kept_cells: Cells kept, summed over the rounds.
         evicted_cells: Cells evicted, summed over the rounds.
         round_seconds: Seconds spent in the rounds.
+        squeezes: How often the budget was lowered while the request ran.
     """
 
     finish_reason: str
@@ -80,6 +81,7 @@ class Ending:
     kept_cells: int
     evicted_cells: int
     round_seconds: float
+    squeezes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

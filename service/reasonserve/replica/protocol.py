@@ -120,6 +120,24 @@ class Engine(Protocol):
             InvalidRequestError: The engine refused the request.
         """
 
+    async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
+        """Sets the KV budget S of a running request, between ``MIN_BUDGET_TOKENS`` and the S it was admitted with.
+
+        A lower budget is a *squeeze*: the surplus slots go back to the engine's pool as soon as a round can run,
+        which takes at most a scoring window of further tokens. A higher one lets the request grow back; values
+        outside the range are moved to its nearest end.
+
+        Args:
+            request_id: The request.
+            budget_tokens: Its new budget S.
+
+        Returns:
+            Whether a bounded request of that id runs here. False is no error: it may just have finished.
+
+        Raises:
+            UnavailableError: The engine died.
+        """
+
     async def load(self) -> EngineLoad:
         """Returns how full the engine is.
 

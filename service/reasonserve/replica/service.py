@@ -177,6 +177,7 @@ class ReplicaService:
                 kept_cells=sum(r.kept_cells for r in rounds),
                 evicted_cells=sum(r.evicted_cells for r in rounds),
                 round_seconds=sum(r.seconds for r in rounds),
+                squeezes=chunk.kv.squeezes,
             )
         return Delta(
             text=chunk.text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -15,7 +16,14 @@ import psutil
 
 from reasonserve.config import EngineConfig, ServiceConfig
 from reasonserve.errors import InvalidRequestError, StartupError, UnavailableError
-from reasonserve.kv import HANDSHAKE_KEY, REPORT_KEY, REQUIRED_SEAMS, SETTINGS_VARIABLE, Handshake
+from reasonserve.kv import (
+    BUDGET_KEY_PREFIX,
+    HANDSHAKE_KEY,
+    REPORT_KEY,
+    REQUIRED_SEAMS,
+    SETTINGS_VARIABLE,
+    Handshake,
+)
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest, Sampling
 
@@ -173,6 +181,15 @@ class SglangEngine:
         finally:
             if not finished:
                 self._manager.abort_request(rid=request.request_id)
+
+    async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
+        """Sets the budget of a running request, over the way that requests take; see ``Engine``."""
+        from sglang.srt.managers.io_struct import SetInternalStateReq
+
+        await self.check_health()
+        change = SetInternalStateReq(server_args={BUDGET_KEY_PREFIX + request_id: budget_tokens})
+        # SGLang's reply belongs to the oldest call, so a caller that gives up must not leave one behind.
+        return any(await asyncio.shield(self._manager.set_internal_state(change)))
 
     async def load(self) -> EngineLoad:
         """Returns how full the engine is, as its scheduler last published it."""

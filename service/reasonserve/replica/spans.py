@@ -65,6 +65,7 @@ class InferenceSpan:
                     names.FINISH_REASONS: (chunk.finish_reason,),
                     names.KV_PEAK_SLOTS: chunk.kv.peak_slots,
                     names.KV_ROUNDS: self._rounds,
+                    names.KV_SQUEEZES: chunk.kv.squeezes,
                     names.KV_PROFILE: profile_id,
                 }
             )

@@ -42,6 +42,7 @@ KV_PROFILE: Final = "reasonserve.kv.profile"
 KV_RESERVED_SLOTS: Final = "reasonserve.kv.reserved_slots"
 KV_PEAK_SLOTS: Final = "reasonserve.kv.peak_slots"
 KV_ROUNDS: Final = "reasonserve.kv.rounds"
+KV_SQUEEZES: Final = "reasonserve.kv.squeezes"
 RETRY_AFTER_S: Final = "reasonserve.retry_after_s"
 
 # The event of one compression round, on the engine's span, at the time it ran.
@@ -65,6 +66,7 @@ TREE_ATTRIBUTES: Final = (
     KV_RESERVED_SLOTS,
     KV_PEAK_SLOTS,
     KV_ROUNDS,
+    KV_SQUEEZES,
     FINISH_REASONS,
     RETRY_AFTER_S,
     ERROR_TYPE,

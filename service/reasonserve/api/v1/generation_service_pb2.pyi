@@ -118,7 +118,7 @@ class Usage(_message.Message):
     def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class KvReport(_message.Message):
-    __slots__ = ("budget_tokens", "method", "profile", "peak_slots", "rounds", "kept_cells", "evicted_cells", "round_seconds")
+    __slots__ = ("budget_tokens", "method", "profile", "peak_slots", "rounds", "kept_cells", "evicted_cells", "round_seconds", "squeezes")
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class KvReport(_message.Message):
     KEPT_CELLS_FIELD_NUMBER: _ClassVar[int]
     EVICTED_CELLS_FIELD_NUMBER: _ClassVar[int]
     ROUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SQUEEZES_FIELD_NUMBER: _ClassVar[int]
     budget_tokens: int
     method: str
     profile: str
@@ -135,7 +136,8 @@ class KvReport(_message.Message):
     kept_cells: int
     evicted_cells: int
     round_seconds: float
-    def __init__(self, budget_tokens: _Optional[int] = ..., method: _Optional[str] = ..., profile: _Optional[str] = ..., peak_slots: _Optional[int] = ..., rounds: _Optional[int] = ..., kept_cells: _Optional[int] = ..., evicted_cells: _Optional[int] = ..., round_seconds: _Optional[float] = ...) -> None: ...
+    squeezes: int
+    def __init__(self, budget_tokens: _Optional[int] = ..., method: _Optional[str] = ..., profile: _Optional[str] = ..., peak_slots: _Optional[int] = ..., rounds: _Optional[int] = ..., kept_cells: _Optional[int] = ..., evicted_cells: _Optional[int] = ..., round_seconds: _Optional[float] = ..., squeezes: _Optional[int] = ...) -> None: ...
 
 class KvProgress(_message.Message):
     __slots__ = ("held_slots", "rounds")

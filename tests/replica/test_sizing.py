@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reasonserve.errors import InvalidRequestError
 from reasonserve.kv import METHODS, PROMPT_MODES, KvRequest
+from reasonserve.replica.admission import Admission, Lease
 from reasonserve.replica.fake_engine import FakeEngine
 from reasonserve.replica.protocol import EngineRequest, Sampling
 from reasonserve.replica.sizing import KvAsk, TenantTerms, reservation_slots, resolve_kv, shrink_to_fit
@@ -65,9 +66,25 @@ def test_defaults_are_the_tenants():
     assert resolve_kv(KvAsk(method="full"), TERMS, buffer_tokens=99).budget_tokens == 0
 
 
-@given(kv=requests, free=st.integers(0, 500), prompt=st.integers(1, 120), max_new=st.integers(1, 300))
-def test_shrinking_finds_the_largest_budget_that_fits(kv, free, prompt, max_new):
-    size = {"prompt_tokens": prompt, "max_new_tokens": max_new}
+def test_every_output_of_a_request_counts():
+    admission = Admission(pool_slots=1000, buffer_tokens=128)
+    admission.apply_lease(Lease(epoch=1, ttl_s=10.0, tenants={"t": TERMS}, num_replicas=1), granted_at=0.0)
+    size = {"prompt_tokens": 10, "max_new_tokens": 1000, "now": 1.0}
+    with pytest.raises(InvalidRequestError):  # three times 10 + 256 + 128 never fit into 1000
+        admission.admit("r", "t", KvAsk(budget_tokens=256), outputs=3, **size)
+    assert admission.admit("r", "t", KvAsk(), outputs=3, **size).budget_tokens == 1000 // 3 - 10 - 128
+    assert admission.reserved_by("t") == 999
+
+
+@given(
+    kv=requests,
+    free=st.integers(0, 500),
+    prompt=st.integers(1, 120),
+    max_new=st.integers(1, 300),
+    outputs=st.integers(1, 3),
+)
+def test_shrinking_finds_the_largest_budget_that_fits(kv, free, prompt, max_new, outputs):
+    size = {"prompt_tokens": prompt, "max_new_tokens": max_new, "outputs": outputs}
     shrunk = shrink_to_fit(kv, free_slots=free, min_tokens=32, **size)
     candidates = [
         KvRequest(method=kv.method, budget_tokens=b, buffer_tokens=kv.buffer_tokens, prompt_mode=kv.prompt_mode)

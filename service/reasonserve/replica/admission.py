@@ -119,9 +119,17 @@ class Admission:
         return min(slots, terms.limit_slots)
 
     def admit(
-        self, request_id: str, tenant_id: str, ask: KvAsk, *, prompt_tokens: int, max_new_tokens: int, now: float
+        self,
+        request_id: str,
+        tenant_id: str,
+        ask: KvAsk,
+        *,
+        prompt_tokens: int,
+        max_new_tokens: int,
+        now: float,
+        outputs: int = 1,
     ) -> KvRequest:
-        """Resolves what a request asks for and reserves its slots.
+        """Resolves what a request asks for and reserves the slots of all its outputs, or of none.
 
         Returns:
             The request with its budget fixed.
@@ -133,7 +141,7 @@ class Admission:
         """
         terms, _ = self._terms(tenant_id)
         kv = resolve_kv(ask, terms, buffer_tokens=self._buffer_tokens)
-        wished = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens)
+        wished = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, outputs=outputs)
         if ask.budget_tokens is None:
             free = min(
                 self.allowed_slots(tenant_id, now=now) - self.reserved_by(tenant_id),
@@ -145,8 +153,9 @@ class Admission:
                 min_tokens=terms.min_tokens,
                 prompt_tokens=prompt_tokens,
                 max_new_tokens=max_new_tokens,
+                outputs=outputs,
             )
-        slots = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens)
+        slots = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, outputs=outputs)
         self.reserve(request_id, tenant_id, slots, wished_slots=wished, max_new_tokens=max_new_tokens, now=now)
         return kv
 

@@ -46,8 +46,8 @@ class KvAsk:
     prompt_mode: PromptModeName = "pinned"
 
 
-def reservation_slots(kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int) -> int:
-    """Returns the most slots that a request can privately hold at once.
+def reservation_slots(kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int, outputs: int = 1) -> int:
+    """Returns the most slots that a request can privately hold at once: ``outputs`` times those of one output.
 
     ==================  ====================================
     method ``full``     ``prompt + max_new``
@@ -57,9 +57,8 @@ def reservation_slots(kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int)
     The whole prompt is counted: what the prefix cache will share is not known before the request runs. An
     evictable prompt is held until the first round, which is when the row is longest.
     """
-    if kv.method == "full":
-        return prompt_tokens + max_new_tokens
-    return prompt_tokens + min(max_new_tokens, kv.budget_tokens + kv.buffer_tokens)
+    growth = max_new_tokens if kv.method == "full" else min(max_new_tokens, kv.budget_tokens + kv.buffer_tokens)
+    return outputs * (prompt_tokens + growth)
 
 
 def resolve_kv(ask: KvAsk, terms: TenantTerms, *, buffer_tokens: int) -> KvRequest:
@@ -81,7 +80,7 @@ def resolve_kv(ask: KvAsk, terms: TenantTerms, *, buffer_tokens: int) -> KvReque
 
 
 def shrink_to_fit(
-    kv: KvRequest, *, free_slots: int, min_tokens: int, prompt_tokens: int, max_new_tokens: int
+    kv: KvRequest, *, free_slots: int, min_tokens: int, prompt_tokens: int, max_new_tokens: int, outputs: int = 1
 ) -> KvRequest:
     """Returns the request with the largest budget, from ``min_tokens`` up to its own, that fits the free slots.
 
@@ -92,7 +91,8 @@ def shrink_to_fit(
 
     def fits(budget: int) -> bool:
         smaller = replace(kv, budget_tokens=budget)
-        return reservation_slots(smaller, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens) <= free_slots
+        slots = reservation_slots(smaller, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, outputs=outputs)
+        return slots <= free_slots
 
     if fits(kv.budget_tokens):
         return kv

@@ -26,6 +26,7 @@ REQUIRED_SEAMS = (
     "attention",
     "decode",
     "handshake",
+    "min-p",
     "pool",
     "positions",
     "prefill",

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonserve.engine.sampling import mix_seed, multinomial_with_seed
+from reasonserve.engine.sampling import mix_seed, multinomial_with_seed, sample_with_min_p
 
 
 def test_a_row_draws_the_same_in_any_batch() -> None:
@@ -32,3 +32,25 @@ def test_draws_follow_the_distribution() -> None:
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10**6))
 def test_neighbouring_positions_get_different_seeds(seed: int, position: int) -> None:
     assert mix_seed(seed, position) != mix_seed(seed, position + 1)
+
+
+def test_min_p_beforehand_keeps_what_sglang_keeps_afterwards() -> None:
+    """SGLang's own order is top-k and top-p by rank, then min-p; here it filters what it is handed."""
+
+    def kept(probs: torch.Tensor, top_ks: torch.Tensor, top_ps: torch.Tensor, min_ps: torch.Tensor, need: bool, *_):
+        sorted_probs, index = probs.sort(dim=-1, descending=True)
+        mass_before = sorted_probs.cumsum(-1) - sorted_probs
+        keep = (torch.arange(probs.shape[-1]) < top_ks.view(-1, 1)) & (mass_before <= top_ps.view(-1, 1))
+        if need:
+            keep &= sorted_probs >= sorted_probs[:, :1] * min_ps.view(-1, 1)
+        return torch.zeros_like(probs).scatter(-1, index, sorted_probs * keep)
+
+    generator = torch.Generator().manual_seed(1)
+    probs = torch.rand((64, 40), generator=generator).pow(6).softmax(-1)
+    top_ks = torch.randint(1, 41, (64,), generator=generator)
+    top_ps, min_ps = torch.rand((2, 64), generator=generator)
+    options = (probs, top_ks, top_ps, min_ps, True)
+    expected = kept(*options)
+    assert torch.equal(sample_with_min_p(kept, *options, torch.zeros(64), torch.zeros(64)), expected)
+    assert torch.equal(sample_with_min_p(kept, *options, None, torch.zeros(64)), expected)
+    assert not torch.equal(kept(probs, top_ks, top_ps, min_ps, False), expected)

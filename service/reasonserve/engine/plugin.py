@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasonserve.engine import seams
-from reasonserve.engine.sampling import multinomial_with_seed
+from reasonserve.engine.sampling import multinomial_with_seed, sample_with_min_p
 from reasonserve.kv import HANDSHAKE_KEY
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def install() -> None:
             seams.POSITIONS: _use_true_positions,
             seams.SEEDS: _keep_seeds,
             seams.SEEDED_DRAW: multinomial_with_seed,
+            seams.MIN_P: sample_with_min_p,
             seams.RELEASE: _release_rows,
             seams.HANDSHAKE: _add_handshake,
         }

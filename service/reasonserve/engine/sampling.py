@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 _MASK = (1 << 64) - 1
@@ -36,3 +39,39 @@ def multinomial_with_seed(logprobs: torch.Tensor, seed: torch.Tensor, positions:
     for row, (s, p) in enumerate(zip(seed.tolist(), positions.tolist(), strict=True)):
         noise[row].exponential_(generator=torch.Generator().manual_seed(mix_seed(int(s), int(p))))
     return (logprobs - noise.log()).argmax(dim=1, keepdim=True)
+
+
+def sample_with_min_p(
+    sample: Callable[..., Any],
+    probs: torch.Tensor,
+    top_ks: torch.Tensor,
+    top_ps: torch.Tensor,
+    min_ps: torch.Tensor,
+    need_min_p_sampling: bool,
+    sampling_seed: torch.Tensor | None,
+    positions: torch.Tensor,
+    **more: Any,
+) -> Any:
+    """Samples with min-p filtered beforehand, which SGLang's sampler refuses to do for seeded rows.
+
+    The tokens that min-p removes are the least probable ones, so removing them first changes neither the rank nor
+    the cumulative mass of any other; and a Gumbel-max draw needs no normalised weights.
+
+    Args:
+        sample: SGLang's sampler.
+        probs: Probabilities. [B, V]
+        top_ks: Most tokens kept. [B]
+        top_ps: Nucleus mass. [B]
+        min_ps: Least probability kept, as a share of the largest. [B]
+        need_min_p_sampling: Whether any row has a ``min_p``.
+        sampling_seed: Seeds. [B]
+        positions: True positions. [B]
+        more: Passed on.
+
+    Returns:
+        What ``sample`` does.
+    """
+    if need_min_p_sampling and sampling_seed is not None:
+        least = probs.amax(dim=-1, keepdim=True) * min_ps.view(-1, 1)
+        probs, need_min_p_sampling = probs.masked_fill(probs < least, 0.0), False
+    return sample(probs, top_ks, top_ps, min_ps, need_min_p_sampling, sampling_seed, positions, **more)

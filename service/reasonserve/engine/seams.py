@@ -104,6 +104,13 @@ SEEDED_DRAW = Seam(
     ("logprobs", "seed", "positions"),
     "SGLang's seeded draw needs a compiled kernel that a plain CPU does not have",
 )
+MIN_P = Seam(
+    "min-p",
+    "sglang.srt.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch",
+    "around",
+    ("probs", "top_ks", "top_ps", "min_ps", "need_min_p_sampling", "sampling_seed", "positions"),
+    "SGLang's scheduler dies of a request that has both min_p and a seed",
+)
 RELEASE = Seam(
     "release",
     "sglang.srt.mem_cache.common.release_kv_cache",
@@ -130,6 +137,7 @@ SEAMS: tuple[Seam, ...] = (
     POSITIONS,
     SEEDS,
     SEEDED_DRAW,
+    MIN_P,
     RELEASE,
     HANDSHAKE,
 )

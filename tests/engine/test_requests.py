@@ -56,6 +56,19 @@ def test_private_slots_never_exceed_budget_and_buffer(prompt: int, budget: int, 
     assert rounds == max(0, (tokens - budget - 1) // buffer)
 
 
+@given(prompt=st.integers(1, 300), budget=st.integers(32, 300), buffer=st.integers(16, 200))
+def test_an_evictable_prompt_counts_against_the_budget(prompt: int, budget: int, buffer: int) -> None:
+    """The first round is due when prompt and output fill S + T, or as soon as its window is full."""
+    kv = KvRequest(method="r-kv", budget_tokens=budget, buffer_tokens=buffer, prompt_mode="evictable")
+    state = RequestState(kv=kv, prompt_tokens=prompt)
+    allocated = prompt
+    while not state.round_due(allocated, WINDOW):
+        if state.window_row < 0 and state.captures_next(allocated + 1, WINDOW):
+            state.window_row, state.window_start = 0, allocated
+        allocated += 1
+    assert allocated == max(budget + buffer, prompt + WINDOW)
+
+
 def test_what_is_left_to_grow_is_exact() -> None:
     state = RequestState(kv=KvRequest(method="r-kv", budget_tokens=64, buffer_tokens=32), prompt_tokens=10)
     assert state.growth_left(10, 500, WINDOW) == 96  # before its prefill

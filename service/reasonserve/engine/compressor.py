@@ -101,7 +101,8 @@ class Compressor:
         for i, req in enumerate(batch.reqs):
             state = self.state_of(req)
             state.count(req.kv.kv_allocated_len)
-            if state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens):
+            due = state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens)
+            if due and self._owns_budget(req, state, batch.tree_cache):
                 state.event = self._round(req, state, batch.tree_cache)
                 shrunk[i] = req.kv.kv_allocated_len
         if shrunk:
@@ -136,11 +137,16 @@ class Compressor:
             state.window_row = self.windows.take()
             state.window_start = allocated
 
+    def _owns_budget(self, req: Req, state: RequestState, tree_cache: Any) -> bool:
+        if state.kv.prompt_mode == "pinned" or state.table_row >= 0:
+            return True
+        return rows.own_budget(req, state, tree_cache, self.pool, self._req_to_token)
+
     def _round(self, req: Req, state: RequestState, tree_cache: Any) -> RoundEvent:
         started, unix_time_s = time.perf_counter(), time.time()
         allocated = req.kv.kv_allocated_len
         output_tokens = state.output_tokens(allocated)
-        rebased = state.pinned_slots > 0 and state.kv.prompt_mode == "evictable"
+        rebased = state.table_row < 0 and state.kv.prompt_mode == "evictable"
         work = self._candidates(state, self._req_to_token[req.kv.req_pool_idx], allocated, rebased)
         output = run_round(
             state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self._layer_weights_L, self.settings

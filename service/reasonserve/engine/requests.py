@@ -39,8 +39,8 @@ class RequestState:
     """One request's KV memory. Owned by ``Compressor``; lives as long as SGLang's request object.
 
     The request's row in ``req_to_token`` is ``[P pinned | S owned | T tail]`` once a round ran, and
-    dense before. P is the prompt's length; an evictable prompt is pinned until the first round, which
-    takes its tokens as candidates and ends with P = 0.
+    dense before. P is the prompt's length; an evictable prompt is held until the first round, which comes as
+    soon as prompt and output fill S + T, takes the prompt's tokens as candidates and ends with P = 0.
 
     Attributes:
         kv: The request's options.
@@ -106,12 +106,15 @@ class RequestState:
         return self.kv.method != "full"
 
     def tail_slots(self, allocated_slots: int) -> int:
-        """Returns T, the slots past the pinned prefix and the owned ones; negative while S is not reached.
+        """Returns T, the slots past the ones to keep; negative while they are not reached.
+
+        A pinned prompt is kept on top of the budget; an evictable one counts against it from the start.
 
         Args:
             allocated_slots: Length of the request's row.
         """
-        return allocated_slots - self.pinned_slots - self.kv.budget_tokens
+        pinned = 0 if self.kv.prompt_mode == "evictable" else self.pinned_slots
+        return allocated_slots - pinned - self.kv.budget_tokens
 
     def captured(self, allocated_slots: int) -> int:
         """Returns the queries captured for the next round, those that the ring forgot included."""

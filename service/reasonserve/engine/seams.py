@@ -166,6 +166,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "skip_radix_cache_insert",
         "to_finish",
     ),
+    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator": ("alloc", "evict_to_free_tokens"),
     "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("free_kv_row", "unlock"),
     "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool": ("_create_buffers_normal",),
 }

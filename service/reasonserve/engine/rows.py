@@ -20,9 +20,7 @@ def give_back_tail(req: Req, state: RequestState, tree_cache: Any) -> None:
     _shorten(req, state, end)
 
 
-def own_budget(
-    req: Req, state: RequestState, tree_cache: Any, pool: OneTensorPool, req_to_token: torch.Tensor
-) -> bool:
+def own_budget(req: Req, state: RequestState, tree_cache: Any, pool: OneTensorPool, req_to_token: torch.Tensor) -> bool:
     """Makes the last S slots of a dense row, or more, the request's own, before an evictable prompt competes.
 
     A short output has not S slots of its own yet. The missing ones are taken now and the end of the shared prompt

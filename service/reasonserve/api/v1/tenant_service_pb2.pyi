@@ -162,7 +162,7 @@ class ListTenantUsageResponse(_message.Message):
     def __init__(self, usage: _Optional[_Iterable[_Union[TenantUsage, _Mapping]]] = ...) -> None: ...
 
 class TenantUsage(_message.Message):
-    __slots__ = ("tenant_id", "guaranteed_slots", "limit_slots", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests", "replicas")
+    __slots__ = ("tenant_id", "guaranteed_slots", "limit_slots", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests", "replicas", "queued_requests", "squeezed_slots")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     GUARANTEED_SLOTS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,8 @@ class TenantUsage(_message.Message):
     ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    SQUEEZED_SLOTS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     guaranteed_slots: int
     limit_slots: int
@@ -181,10 +183,12 @@ class TenantUsage(_message.Message):
     active_requests: int
     refused_requests: int
     replicas: _containers.RepeatedCompositeFieldContainer[ReplicaUsage]
-    def __init__(self, tenant_id: _Optional[str] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaUsage, _Mapping]]] = ...) -> None: ...
+    queued_requests: int
+    squeezed_slots: int
+    def __init__(self, tenant_id: _Optional[str] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[ReplicaUsage, _Mapping]]] = ..., queued_requests: _Optional[int] = ..., squeezed_slots: _Optional[int] = ...) -> None: ...
 
 class ReplicaUsage(_message.Message):
-    __slots__ = ("replica_id", "model", "bytes_per_slot", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests")
+    __slots__ = ("replica_id", "model", "bytes_per_slot", "leased_slots", "reserved_slots", "wanted_slots", "active_requests", "refused_requests", "queued_requests", "squeezed_slots")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +197,8 @@ class ReplicaUsage(_message.Message):
     WANTED_SLOTS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    SQUEEZED_SLOTS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     model: str
     bytes_per_slot: int
@@ -201,4 +207,6 @@ class ReplicaUsage(_message.Message):
     wanted_slots: int
     active_requests: int
     refused_requests: int
-    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., bytes_per_slot: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ...) -> None: ...
+    queued_requests: int
+    squeezed_slots: int
+    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., bytes_per_slot: _Optional[int] = ..., leased_slots: _Optional[int] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., squeezed_slots: _Optional[int] = ...) -> None: ...

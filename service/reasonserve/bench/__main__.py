@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from reasonalloc.bench.machine import machine
-from reasonserve.bench import memory as memory_bench
+from reasonserve.bench.options import JsonFile, Model, Quick, print_machine, write_json
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
 
@@ -26,28 +22,47 @@ def bench() -> None:
 
 @app.command()
 def memory(
-    quick: Annotated[bool, typer.Option("--quick", help="The same work at a smaller scale.")] = False,
+    quick: Quick = False,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Turns that the engines take.")] = 1,
-    model: Annotated[
-        str, typer.Option("--model", help="Built-in name, Hugging Face id or local folder.")
-    ] = DEFAULT_MODEL,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
+    model: Model = DEFAULT_MODEL,
+    json_file: JsonFile = None,
 ) -> None:
     """How many requests run at once in the same pool, and how fast, with and without a budget.
 
     Example: python -m reasonserve.bench memory --quick --json figures.json
     """
+    from reasonserve.bench import memory as comparison
+
     console = Console()
-    header = machine(torch.device("cpu"))
-    console.print(header, soft_wrap=True)
-    setup = memory_bench.QUICK if quick else memory_bench.FULL
+    header = print_machine(console)
+    setup = comparison.QUICK if quick else comparison.FULL
     folder = str(resolve_model(model))
-    prompts = memory_bench.make_prompts(folder, setup.requests)
+    prompts = comparison.make_prompts(folder, setup.requests)
     with Progress(console=console, transient=True) as progress:
-        rows = memory_bench.measure(setup, folder, prompts, repeats, progress)
-    console.print(memory_bench.table(rows))
-    if json_file is not None:
-        json_file.write_text(json.dumps({"machine": header, **memory_bench.as_json(setup, rows)}, indent=1) + "\n")
+        rows = comparison.measure(setup, folder, prompts, repeats, progress)
+    console.print(comparison.table(rows))
+    write_json(json_file, header, comparison.as_json(setup, rows))
+
+
+@app.command()
+def exact(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+    """Whether greedy tokens are those of stock SGLang, and with rounds those of transformers under masks.
+
+    Exits with 1 if any request is wrong. Example: python -m reasonserve.bench exact --quick --json verdicts.json
+    """
+    from reasonserve.bench.exact import run, work
+
+    console = Console()
+    header = print_machine(console)
+    setup = work.QUICK if quick else work.FULL
+    folder = str(resolve_model(model))
+    prompts = work.read_prompts(folder, 64)
+    with Progress(console=console, transient=True) as progress:
+        rows = run.measure(setup, folder, prompts, progress)
+    console.print(run.table(rows))
+    write_json(json_file, header, run.as_json(setup, rows))
+    if any(row.count("wrong") for row in rows):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

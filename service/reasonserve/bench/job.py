@@ -1,8 +1,10 @@
 """Runs one job on a real engine in a process of its own: ``python -m reasonserve.bench.job JOB OUT``.
 
 A job is a JSON document. It says which engine (``stock`` is SGLang with the plugin off), its dtype and pool,
-and waves of requests; the requests of a wave run together. Tests and benchmarks share this, so that both
-engines get the same work in the same way.
+and waves of requests; the requests of a wave run together. A request may leave (``abort_after`` so many
+tokens), have its budget changed on the way (``set_budget``: ``after`` so many tokens ``to`` so many slots)
+or, on stock, report each token's ``margins``. Tests and benchmarks share this, so that both engines get the
+same work in the same way.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
     """Runs a job in a process of its own and returns its results.
 
     Args:
-        job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``.
+        job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``; optionally
+            ``environment`` of the process.
         folder: Where job, log and results are written.
         timeout_s: The process is killed after this long.
 
@@ -48,7 +51,7 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
         JobFailedError: The process failed.
     """
     (folder / "job.json").write_text(json.dumps(job))
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **job.get("environment", {})}
     if job["engine"] == "stock":
         environment["SGLANG_PLUGINS"] = _STOCK_PLUGINS
     command = [sys.executable, "-m", "reasonserve.bench.job", str(folder / "job.json"), str(folder / "out.json")]
@@ -60,14 +63,20 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
 
 
 async def _run_stock(engine: Any, request: dict[str, Any]) -> Results:
+    margins = request.get("margins", False)
     output = await engine.async_generate(
-        input_ids=request["input_ids"], sampling_params={**_GREEDY, **request["sampling"]}
+        input_ids=request["input_ids"],
+        sampling_params={**_GREEDY, **request["sampling"]},
+        cache_salt=request.get("cache_salt"),
+        **({"return_logprob": True, "top_logprobs_num": 2} if margins else {}),
     )
     meta = output["meta_info"]
+    best = [[entry[0] for entry in token] for token in meta["output_top_logprobs"]] if margins else []
     return {
         "token_ids": output["output_ids"],
         "cached_tokens": meta["cached_tokens"],
         "retractions": meta["num_retractions"],
+        "margins": [first - second for first, second in best],
     }
 
 
@@ -81,11 +90,15 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
     )
     tokens: list[int] = []
     held: list[int] = []
+    change = request.get("set_budget")
     stream = engine.generate(call)
     try:
         async for chunk in stream:
             tokens += chunk.token_ids
             held.append(chunk.kv.held_slots)
+            if change and len(tokens) >= change["after"]:
+                await engine.set_budget(call.request_id, change["to"])
+                change = None
             if len(tokens) >= request.get("abort_after", sys.maxsize):
                 await stream.aclose()
                 break

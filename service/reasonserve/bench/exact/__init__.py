@@ -1,0 +1,1 @@
+"""Exactness beside stock SGLang and beside Hugging Face transformers."""

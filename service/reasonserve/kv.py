@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from reasonalloc.errors import MethodError
+from reasonalloc.methods import NAMED_METHODS, Triple, parse_method
+
 CUSTOM_PARAMS_KEY = "reasonserve"
 """Key under SGLang's ``custom_params`` that carries a ``KvRequest``."""
 
@@ -38,13 +41,46 @@ REQUIRED_SEAMS = (
 )
 """Seams that a scheduler must report before its replica serves."""
 
-Method = Literal["reasonalloc", "r-kv", "full"]
+Method = str
+"""A name of ``METHODS``, or a triple ``layer/head/scorer``."""
+
 PromptModeName = Literal["pinned", "evictable"]
 
-METHODS: tuple[Method, ...] = ("reasonalloc", "r-kv", "full")
+METHODS: tuple[Method, ...] = (*NAMED_METHODS, "full")
+"""Methods that have a name; ``triple_of`` takes any triple besides."""
+
 PROMPT_MODES: tuple[PromptModeName, ...] = ("pinned", "evictable")
 DEFAULT_BUFFER_TOKENS = 128
 MIN_BUDGET_TOKENS = 32
+
+
+def triple_of(method: Method) -> Triple | None:
+    """Returns the choices that a method stands for, or None for ``full``.
+
+    Raises:
+        ValueError: There is no such method; says what is allowed and what to do.
+    """
+    if method == "full":
+        return None
+    try:
+        return parse_method(method)
+    except MethodError as error:
+        raise ValueError(f"kv.{error}; full is no compression.") from None
+
+
+def needs_profile(method: Method) -> bool:
+    """Whether a method splits layers by the active profile.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    triple = triple_of(method)
+    return triple is not None and triple.needs_profile
+
+
+def offered_methods(has_profile: bool) -> tuple[Method, ...]:
+    """Returns the named methods of an engine with or without a layer profile."""
+    return tuple(method for method in METHODS if has_profile or not needs_profile(method))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +88,7 @@ class KvRequest:
     """How one request spends its KV memory.
 
     Attributes:
-        method: ``reasonalloc``, ``r-kv`` or ``full`` (no compression).
+        method: One of ``METHODS`` or a triple; ``full`` is no compression.
         budget_tokens: Slots S owned after a round (mean tokens per layer and kv head); 0 when ``full``.
         buffer_tokens: Most tail slots T between rounds.
         prompt_mode: ``pinned`` keeps the prompt whole and shared.
@@ -142,7 +178,8 @@ class Handshake:
         dtype: Element type of the pool.
         model_fingerprint: Identity of the model for layer profiles.
         profile_id: Layer profile in force; empty when none is loaded.
-        methods: Methods that this engine can honour.
+        methods: Named methods that this engine can honour; of triples it can honour those that need no profile
+            it lacks.
         prompt_modes: Prompt modes that this engine can honour.
     """
 

@@ -5,13 +5,32 @@ from __future__ import annotations
 import pytest
 import torch
 
+from reasonalloc.profile import PROFILE_RHOS, LayerProfile
 from reasonserve.engine.rounds import RoundInput, run_round
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import Method
 
 LAYERS, HEADS, QUERY_HEADS, WIDTH = 3, 2, 4, 8
 BUDGET, TAIL = 40, 20
+WINDOW = 8
+"""Newest tokens that every scorer here keeps."""
 SETTINGS = EngineSettings()
+
+
+def profile_of(*demand: float) -> LayerProfile:
+    """A profile whose weights are these, up to a factor."""
+    return LayerProfile(
+        model_fingerprint="made up",
+        model_name="small pool",
+        num_layers=len(demand),
+        num_kv_heads=HEADS,
+        demand=demand,
+        demand_by_rho=dict.fromkeys(PROFILE_RHOS, demand),
+        gamma=1.0,
+        probes_digest="none",
+        created="2026-01-01",
+        tool_version="0",
+    )
 
 
 class SmallPool:
@@ -45,8 +64,8 @@ def positions_of(k_before: torch.Tensor, pool: SmallPool, cells: torch.Tensor, l
 def test_a_round_keeps_exactly_the_budget_in_owned_slots(method: Method, seed: int) -> None:
     pool = SmallPool(seed)
     k_before, v_before = pool.k.clone(), pool.v.clone()
-    weights = torch.tensor([1.7, 0.4, 0.9])
-    output = run_round(method, pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+    profile = profile_of(1.7, 0.4, 0.9)
+    output = run_round(method, pool.k, pool.v, pool.first_round(), profile, SETTINGS)
 
     assert int(output.lengths_LH.sum()) == BUDGET * LAYERS * HEADS
     used: list[int] = []
@@ -56,7 +75,7 @@ def test_a_round_keeps_exactly_the_budget_in_owned_slots(method: Method, seed: i
             used += cells.tolist()
             kept = positions_of(k_before, pool, cells, layer, head)
             assert kept == sorted(kept)
-            assert kept[-SETTINGS.window_tokens :] == list(range(BUDGET + TAIL))[-SETTINGS.window_tokens :]
+            assert kept[-WINDOW:] == list(range(BUDGET + TAIL))[-WINDOW:]
             assert torch.equal(pool.v[cells], v_before[pool.cells[layer, head, kept]])
     assert len(used) == len(set(used))
     assert set(used) <= pool.owned_cells
@@ -64,8 +83,8 @@ def test_a_round_keeps_exactly_the_budget_in_owned_slots(method: Method, seed: i
 
 def test_layers_and_heads_get_unequal_shares() -> None:
     pool = SmallPool(0)
-    weights = torch.tensor([3.0, 0.5, 0.5])
-    output = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+    profile = profile_of(3.0, 0.5, 0.5)
+    output = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), profile, SETTINGS)
     per_layer = output.lengths_LH.sum(-1)
     assert per_layer[0] > BUDGET * HEADS > per_layer[1]
     uniform = run_round("r-kv", pool.k, pool.v, SmallPool(0).first_round(), None, SETTINGS)
@@ -91,8 +110,8 @@ def test_candidates_before_the_owned_slots_move_too() -> None:
 def test_rounds_follow_each_other() -> None:
     """A second round starts from ragged lists and a fresh tail in new slots."""
     pool = SmallPool(1)
-    weights = torch.tensor([1.5, 0.5, 1.0])
-    first = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), weights, SETTINGS)
+    profile = profile_of(1.5, 0.5, 1.0)
+    first = run_round("reasonalloc", pool.k, pool.v, pool.first_round(), profile, SETTINGS)
     longest = int(first.lengths_LH.max()) + TAIL
     cells = torch.zeros((LAYERS, HEADS, longest), dtype=torch.int64)
     for layer in range(LAYERS):
@@ -102,7 +121,7 @@ def test_rounds_follow_each_other() -> None:
             cells[layer, head, n : n + TAIL] = pool.cells[layer, head, BUDGET:]
     releasable = torch.arange(longest) >= first.lengths_LH[..., None]
     work = RoundInput(pool.queries, cells, first.lengths_LH + TAIL, releasable, BUDGET)
-    second = run_round("reasonalloc", pool.k, pool.v, work, weights, SETTINGS)
+    second = run_round("reasonalloc", pool.k, pool.v, work, profile, SETTINGS)
     assert int(second.lengths_LH.sum()) == BUDGET * LAYERS * HEADS
     valid = torch.arange(second.cells_LHN.shape[-1]) < second.lengths_LH[..., None]
     kept = second.cells_LHN[valid].tolist()

@@ -73,7 +73,8 @@ def test_everything_given_is_passed_on():
         (with_sampling(max_new_tokens=0), "sampling.max_new_tokens", "at least 1"),
         (with_sampling(stop=["x"] * 17), "sampling.stop", "at most 16"),
         (with_sampling(stop=["x", ""]), "sampling.stop[1]", "empty"),
-        (with_kv(method="h2o"), "kv.method", "reasonalloc, r-kv, full"),
+        (with_kv(method="h3o"), "kv.method", "method is 'h3o'; give one of reasonalloc,"),
+        (with_kv(method="wave/heads/rkv"), "kv.method", "head rule is 'heads'; give one of uniform, reasonalloc"),
         (with_kv(budget_tokens=31), "kv.budget_tokens", "at least 32"),
         (with_kv(budget_tokens=0), "kv.budget_tokens", "at least 32"),
         (with_kv(method="full", budget_tokens=64), "kv.budget_tokens", "has no budget"),
@@ -89,9 +90,13 @@ def test_what_cannot_be_honoured_is_named(request_, field, told):
 
 
 def test_long_values_are_not_quoted_in_full():
-    with pytest.raises(InvalidRequestError) as caught:
-        parse(with_kv(method="x" * 100_000))
-    assert len(caught.value.message) < 200
+    def message(method):
+        with pytest.raises(InvalidRequestError) as caught:
+            parse(with_kv(method=method))
+        return caught.value.message
+
+    assert len(message("x" * 100_000)) < len(message("x")) + 40
+    assert len(message("x" * 100_000 + "/uniform/rkv")) < len(message("x/uniform/rkv")) + 40
 
 
 def test_a_message_that_is_too_large_is_refused_with_both_sizes():

@@ -129,7 +129,7 @@ async def test_a_method_that_needs_a_profile_is_refused_without_one():
     error = await Replica(has_profile=False).error(call())
     assert isinstance(error, InvalidRequestError)
     assert error.field == "kv.method"
-    assert "r-kv, full" in error.message
+    assert "r-kv, snapkv, pyramid-rkv, full. Use one of these, or activate a profile" in error.message
 
 
 async def test_exhausted_while_another_runs():

@@ -20,7 +20,7 @@ from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.cli import client, options, stack, tracing
 from reasonserve.cli.demo_run import Run, measure
 from reasonserve.cli.demo_view import comparison, watching
-from reasonserve.cli.generate import Method, build_request, sampling
+from reasonserve.cli.generate import build_request, sampling
 from reasonserve.cli.output import err, out
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import ReasonServeError, StartupError, UnavailableError
@@ -135,11 +135,11 @@ def _show(state: StackState, paths: StatePaths, tokens: int) -> Shown:
         out.print(f"\n[bold]With a KV budget of {BUDGET_TOKENS} tokens per layer and head[/]: {PROMPT}")
         out.print("It may not stop: once its answer is done, a model this small makes up other talk.\n", style="dim")
         with root_span(provider) as span, watching(out, prompt, tokens, with_text=True) as watch:
-            bounded = measure(gateway, _request(Method.REASONALLOC, tokens), watch)
+            bounded = measure(gateway, _request("reasonalloc", tokens), watch)
         trace_id = trace_id_of(span)
         out.print("\n[bold]The same request without compression[/]")
         with root_span(provider), watching(out, prompt, tokens, with_text=False) as watch:
-            full = measure(gateway, _request(Method.FULL, tokens), watch)
+            full = measure(gateway, _request("full", tokens), watch)
     return Shown(bounded, full, tracing.wait_for_trace(state.trace_file, trace_id))
 
 
@@ -148,7 +148,7 @@ def _warm_up(gateway: client.Gateway) -> pb.Usage:
 
     The first call also waits for the replica to hear of the new tenant.
     """
-    request = _request(Method.REASONALLOC, 1)
+    request = _request("reasonalloc", 1)
     patient = Retrying(
         retry=retry_if_exception_type(UnavailableError),
         stop=stop_after_delay(TENANT_WITHIN_S),
@@ -159,13 +159,13 @@ def _warm_up(gateway: client.Gateway) -> pb.Usage:
     return gateway.generate(request).usage
 
 
-def _request(method: Method, tokens: int) -> pb.GenerateRequest:
+def _request(method: str, tokens: int) -> pb.GenerateRequest:
     """Returns the demo's request; the end-of-sequence token is ignored so that the model goes on thinking."""
     return build_request(
         PROMPT,
         chat=True,
-        budget=None if method is Method.FULL else BUDGET_TOKENS,
-        method=method.value,
+        budget=None if method == "full" else BUDGET_TOKENS,
+        method=method,
         prompt_mode=pb.PROMPT_MODE_PINNED,
         sampling=sampling(tokens, TEMPERATURE, SEED, ignore_eos=True),
     )

@@ -11,15 +11,8 @@ import typer
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.cli import client, options, tracing
 from reasonserve.cli.output import err, out, print_json
+from reasonserve.kv import METHODS, triple_of
 from reasonserve.telemetry.tracing import root_span, trace_id_of
-
-
-class Method(StrEnum):
-    """How a budget is spent."""
-
-    REASONALLOC = "reasonalloc"
-    R_KV = "r-kv"
-    FULL = "full"
 
 
 class PromptMode(StrEnum):
@@ -34,12 +27,29 @@ class PromptMode(StrEnum):
         return pb.PROMPT_MODE_PINNED if self is PromptMode.PINNED else pb.PROMPT_MODE_EVICTABLE
 
 
+def _known_method(name: str) -> str:
+    try:
+        triple_of(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
+
+
 Prompt = Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")]
 Chat = Annotated[bool, typer.Option("--chat/--raw", help="Use the model's chat template, or not.")]
 Budget = Annotated[
     int | None, typer.Option("--budget", help="KV budget, tokens per layer and kv head. Default: the tenant's.")
 ]
-MethodOption = Annotated[Method, typer.Option("--method", help="How the budget is spent.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        callback=_known_method,
+        autocompletion=lambda: METHODS,
+        help=f"How the budget is spent: {', '.join(METHODS)}; or any LAYER/HEAD/SCORER.",
+    ),
+]
 ModeOption = Annotated[PromptMode, typer.Option("--prompt-mode", help="Keep the prompt whole, or let it compete.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
@@ -53,7 +63,7 @@ def generate(
     prompt: Prompt,
     chat: Chat = True,
     budget: Budget = None,
-    method: MethodOption = Method.REASONALLOC,
+    method: MethodOption = "reasonalloc",
     prompt_mode: ModeOption = PromptMode.PINNED,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.6,
@@ -71,7 +81,7 @@ def generate(
         sys.stdin.read() if prompt == "-" else prompt,
         chat=chat,
         budget=budget,
-        method=method.value,
+        method=method,
         prompt_mode=prompt_mode.message,
         sampling=sampling(max_new_tokens, temperature, seed, ignore_eos),
     )

@@ -6,7 +6,7 @@ One per scheduler process. It owns every request's state, the cell tables and th
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +14,11 @@ import torch
 
 from reasonalloc.profile import LayerProfile
 from reasonserve.engine import rows
+from reasonserve.engine.methods import check_satisfiable
 from reasonserve.engine.recorder import RoundRecorder
 from reasonserve.engine.requests import RequestState, parse_kv_request
 from reasonserve.engine.rounds import RoundInput, RoundOutput, run_round
+from reasonserve.engine.sampling import mix_seed
 from reasonserve.engine.tables import CellTables, QueryWindows
 from reasonserve.kv import REPORT_KEY, KvRequest, RoundEvent
 
@@ -55,8 +57,6 @@ class Compressor:
         self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
         self._by_pool_row: dict[int, RequestState] = {}
         self._recorder = RoundRecorder.from_environment()
-        weights = profile.layer_weights() if profile is not None else None
-        self._layer_weights_L = None if weights is None else torch.tensor(weights, device=device)
 
     def state_of(self, req: Req) -> RequestState:
         """Returns a request's state, made at its first prefill.
@@ -67,7 +67,7 @@ class Compressor:
         if state is None:
             try:
                 kv = parse_kv_request(req.sampling_params.custom_params) or _FULL
-                self._refuse_unsupported(kv)
+                check_satisfiable(kv, self.profile)
             except ValueError as error:
                 kv = _FULL
                 _abort(req, str(error))
@@ -128,10 +128,6 @@ class Compressor:
             self.windows.give_back(state.window_row)
         state.reset()
 
-    def _refuse_unsupported(self, kv: KvRequest) -> None:
-        if kv.method == "reasonalloc" and self._layer_weights_L is None:
-            raise ValueError("kv.method is 'reasonalloc' but no layer profile is loaded; activate one or use 'r-kv'.")
-
     def _capture_ahead(self, state: RequestState, allocated: int) -> None:
         if state.window_row < 0 and state.captures_next(allocated + 1, self.settings.window_tokens):
             state.window_row = self.windows.take()
@@ -148,9 +144,9 @@ class Compressor:
         output_tokens = state.output_tokens(allocated)
         rebased = state.table_row < 0 and state.kv.prompt_mode == "evictable"
         work = self._candidates(state, self._req_to_token[req.kv.req_pool_idx], allocated, rebased)
-        output = run_round(
-            state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self._layer_weights_L, self.settings
-        )
+        work = replace(work, seed=mix_seed(req.sampling_params.sampling_seed or 0, output_tokens))
+        output = run_round(state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self.profile, self.settings)
+        state.statistic_LHK = output.statistic_LHN
         if self._recorder is not None:
             stored = state.prompt_tokens + output_tokens
             self._recorder.write(req.rid, output, stored, 0 if rebased else state.pinned_slots)
@@ -170,6 +166,7 @@ class Compressor:
         """Collects what competes in a round, in true-position order."""
         pinned, budget = state.pinned_slots, state.kv.budget_tokens
         start = 0 if with_prompt else pinned
+        owned_LH = None
         if state.table_row < 0:
             cells_LHN = self.pool.cell_ids(row_slots[start:allocated])
             lengths_LH = torch.full(cells_LHN.shape[:2], allocated - start, device=cells_LHN.device)
@@ -184,7 +181,15 @@ class Compressor:
             lengths_LH = owned_LH + tail
             releasable_LHN = torch.arange(longest, device=cells_LHN.device) >= owned_LH[..., None]
         queries_LWQD = self.windows.oldest_first(state.window_row, state.captured(allocated))
-        return RoundInput(queries_LWQD, cells_LHN, lengths_LH, releasable_LHN, budget)
+        return RoundInput(
+            queries_LWQD=queries_LWQD,
+            cells_LHN=cells_LHN,
+            lengths_LH=lengths_LH,
+            releasable_LHN=releasable_LHN,
+            budget=budget,
+            owned_LH=owned_LH,
+            statistic_LHK=state.statistic_LHK,
+        )
 
     def _write_table(self, state: RequestState, row_slots: torch.Tensor, output: RoundOutput) -> None:
         pinned = state.pinned_slots

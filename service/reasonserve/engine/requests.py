@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reasonserve.kv import CUSTOM_PARAMS_KEY, METHODS, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest, RoundEvent
+from reasonserve.kv import CUSTOM_PARAMS_KEY, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest, RoundEvent, triple_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | None:
@@ -25,8 +28,7 @@ def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | Non
         request = KvRequest(**data)
     except TypeError as error:
         raise ValueError(f"The KV options {sorted(data)} are not those of this engine; restart the replica.") from error
-    if request.method not in METHODS:
-        raise ValueError(f"kv.method is {request.method!r}; allowed: {', '.join(METHODS)}.")
+    triple_of(request.method)
     if request.prompt_mode not in PROMPT_MODES:
         raise ValueError(f"kv.prompt_mode is {request.prompt_mode!r}; allowed: {', '.join(PROMPT_MODES)}.")
     if request.method != "full" and request.budget_tokens < MIN_BUDGET_TOKENS:
@@ -53,6 +55,8 @@ class RequestState:
         released_slots: Slots given back over all rounds: how far the row's length lies behind the true position.
         peak_slots: Most private slots held at once.
         squeezes: How often the budget was lowered while the request ran.
+        statistic_LHK: The scorer's running statistic of the owned cells, in the order of the cell table; None before
+            the first round and where the scorer has none.
         event: The round that ran since the last token, until it is attached to the next one.
     """
 
@@ -66,6 +70,7 @@ class RequestState:
     released_slots: int = 0
     peak_slots: int = 0
     squeezes: int = 0
+    statistic_LHK: torch.Tensor | None = None
     event: RoundEvent | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +81,7 @@ class RequestState:
         self.pinned_slots = self.prompt_tokens
         self.shared_slots = self.table_row = self.window_row = -1
         self.released_slots = 0
+        self.statistic_LHK = None
 
     def count(self, allocated_slots: int) -> int:
         """Returns the private slots of a row of this length, and remembers the most."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from reasonalloc.ops.budgets import layer_budgets
 from reasonalloc.ops.compact import apply_moves, plan_compaction
 from reasonalloc.ops.keep import keep_top
-from reasonalloc.ops.route import route_heads, uniform_heads
-from reasonalloc.ops.score import rkv_score
+from reasonalloc.profile import LayerProfile
+from reasonalloc.scorers import Candidates
+from reasonserve.engine.methods import pack_kept, score_cells, split_budget, triple_in_force
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import Method
 
@@ -28,6 +28,9 @@ class RoundInput:
         lengths_LH: Candidates of each head.
         releasable_LHN: Candidates in slots that are given back after the round; their survivors move into holes.
         budget: S, slots owned after the round.
+        seed: What a scorer draws by; the same draws for the same request at the same length, in any batch.
+        owned_LH: Leading candidates of each head that the last round kept; None in a first round.
+        statistic_LHK: The scorer's running statistic of these; None in a first round or where it has none.
     """
 
     queries_LWQD: torch.Tensor
@@ -35,6 +38,9 @@ class RoundInput:
     lengths_LH: torch.Tensor
     releasable_LHN: torch.Tensor
     budget: int
+    seed: int = 0
+    owned_LH: torch.Tensor | None = None
+    statistic_LHK: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class RoundOutput:
         scores_LHN: Scores of the candidates.
         keep_LHN: Candidates that were kept.
         candidates_LH: Candidates of each head.
+        statistic_LHN: The scorer's running statistic of ``cells_LHN``; None where it has none.
     """
 
     cells_LHN: torch.Tensor
@@ -54,47 +61,7 @@ class RoundOutput:
     scores_LHN: torch.Tensor
     keep_LHN: torch.Tensor
     candidates_LH: torch.Tensor
-
-
-def head_budgets(
-    method: Method,
-    scores_LHN: torch.Tensor,
-    lengths_LH: torch.Tensor,
-    budget: int,
-    layer_weights_L: torch.Tensor | None,
-    settings: EngineSettings,
-) -> torch.Tensor:
-    """Splits a request's S * L * H cells over layers and kv heads.
-
-    Args:
-        method: ``reasonalloc`` (layers by profile, heads by pooled threshold) or ``r-kv`` (equal shares).
-        scores_LHN: Scores of the candidates, comparable within a layer.
-        lengths_LH: Candidates of each head.
-        budget: S.
-        layer_weights_L: Demand of each layer; required by ``reasonalloc``.
-        settings: Constants.
-
-    Returns:
-        Cells that each head keeps; sums to S * L * H exactly. [L, H] int64
-    """
-    num_layers, num_kv_heads = lengths_LH.shape
-    least = 2 * settings.window_tokens
-    if method == "r-kv":
-        per_layer_L = torch.full((num_layers,), budget * num_kv_heads, device=lengths_LH.device)
-        return uniform_heads(lengths_LH, per_layer_L, min_cells=least)
-    assert layer_weights_L is not None, "admission refuses reasonalloc without a profile"
-    total_B = torch.tensor([budget * num_layers * num_kv_heads], device=lengths_LH.device)
-    floor_B = torch.tensor([least * num_kv_heads], device=lengths_LH.device)
-    per_layer_L = layer_budgets(layer_weights_L, total_B, lengths_LH.sum(-1)[None], floor_B)[0]
-    return route_heads(
-        scores_LHN,
-        lengths_LH,
-        per_layer_L,
-        power=settings.head_power,
-        floor=settings.head_floor,
-        ceiling=settings.head_ceiling,
-        min_cells=least,
-    )
+    statistic_LHN: torch.Tensor | None = None
 
 
 def run_round(
@@ -102,35 +69,44 @@ def run_round(
     k_cells: torch.Tensor,
     v_cells: torch.Tensor,
     work: RoundInput,
-    layer_weights_L: torch.Tensor | None,
+    profile: LayerProfile | None,
     settings: EngineSettings,
 ) -> RoundOutput:
     """Keeps exactly S * L * H of a request's cells, all in slots that stay; the releasable slots are free after it.
 
     Args:
-        method: ``reasonalloc`` or ``r-kv``.
+        method: Any but ``full``.
         k_cells, v_cells: The pools by cell id; survivors in releasable slots are copied into holes. [cells, D]
         work: The request's candidates.
-        layer_weights_L: Demand of each layer; required by ``reasonalloc``.
+        profile: What the model's layers need; required by methods that split layers by it.
         settings: Constants.
     """
-    scores_LHN = rkv_score(
-        work.queries_LWQD,
-        k_cells[work.cells_LHN],
-        work.lengths_LH,
-        window=settings.window_tokens,
-        mix=settings.score_mix,
+    triple = triple_in_force(method)
+    layers_L = torch.arange(work.lengths_LH.shape[0], device=work.lengths_LH.device)
+    candidates = Candidates(
+        queries_RWQD=work.queries_LWQD,
+        keys_RHND=k_cells[work.cells_LHN],
+        values_RHND=v_cells[work.cells_LHN],
+        lengths_RH=work.lengths_LH,
+        budget=work.budget,
+        seeds_R=layers_L + (work.seed << 16),
     )
-    counts_LH = head_budgets(method, scores_LHN, work.lengths_LH, work.budget, layer_weights_L, settings)
-    keep_LHN = keep_top(scores_LHN, work.lengths_LH, counts_LH)
-    one_request_L = torch.zeros(work.lengths_LH.shape[0], dtype=torch.int64, device=work.lengths_LH.device)
-    plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, one_request_L, 1)
+    scored = score_cells(triple, candidates, work.statistic_LHK, work.owned_LH)
+    counts_LH = split_budget(triple, scored.scores_RHN, work.lengths_LH, work.budget, profile, settings)
+    keep_LHN = keep_top(scored.scores_RHN, work.lengths_LH, counts_LH)
+    plan = plan_compaction(
+        work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, torch.zeros_like(layers_L), 1
+    )
     apply_moves(k_cells, plan.src_M, plan.dst_M)
     apply_moves(v_cells, plan.src_M, plan.dst_M)
+    statistic_LHN = scored.statistic_RHN
+    if statistic_LHN is not None:
+        statistic_LHN = pack_kept(statistic_LHN, keep_LHN, plan.lengths_RH, plan.cells_RHK.shape[2])
     return RoundOutput(
         cells_LHN=plan.cells_RHK,
         lengths_LH=plan.lengths_RH,
-        scores_LHN=scores_LHN,
+        scores_LHN=scored.scores_RHN,
         keep_LHN=keep_LHN,
         candidates_LH=work.lengths_LH,
+        statistic_LHN=statistic_LHN,
     )

@@ -15,8 +15,8 @@ class EngineSettings(BaseModel):
     Attributes:
         model_fingerprint: Identity of the model; a profile must name the same.
         profile_json: Layer profile as uploaded; empty when there is none.
-        window_tokens: Newest queries that score a round, W; the newest tokens that are always kept.
-        score_mix: Weight of importance against redundancy, lambda of R-KV (arXiv 2505.24133).
+        window_tokens: Newest queries that are captured before a round; a scorer reads as many of them as its
+            window has.
         head_power: Exponent of the raw head demand, beta of ReasonAlloc (arXiv 2606.11164).
         head_floor: Least share of the mean head budget, mu of ReasonAlloc.
         head_ceiling: Largest multiple of the mean head budget.
@@ -26,8 +26,7 @@ class EngineSettings(BaseModel):
 
     model_fingerprint: str = ""
     profile_json: str = ""
-    window_tokens: int = 8
-    score_mix: float = 0.1
+    window_tokens: int = 16
     head_power: float = 0.5
     head_floor: float = 0.25
     head_ceiling: float = 2.0

@@ -12,7 +12,7 @@ from reasonserve.engine import seams
 from reasonserve.engine.compressor import Compressor
 from reasonserve.engine.pool import OneTensorPool
 from reasonserve.engine.settings import EngineSettings
-from reasonserve.kv import PROMPT_MODES, Handshake, Method
+from reasonserve.kv import PROMPT_MODES, Handshake, offered_methods
 
 if TYPE_CHECKING:
     from sglang.srt.model_executor.model_runner import ModelRunner
@@ -61,7 +61,6 @@ def build_compressor(runner: ModelRunner) -> Compressor:
 def handshake(compressor: Compressor) -> Handshake:
     """Says what is in place in this process."""
     pool, profile = compressor.pool, compressor.profile
-    methods: tuple[Method, ...] = ("r-kv", "full") if profile is None else ("reasonalloc", "r-kv", "full")
     return Handshake(
         plugin_version=__version__,
         seams=seams.applied(),
@@ -73,6 +72,6 @@ def handshake(compressor: Compressor) -> Handshake:
         dtype=str(pool.store_dtype).removeprefix("torch."),
         model_fingerprint=compressor.settings.model_fingerprint,
         profile_id="" if profile is None else profile.profile_id,
-        methods=methods,
+        methods=offered_methods(profile is not None),
         prompt_modes=PROMPT_MODES,
     )

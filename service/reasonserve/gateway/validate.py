@@ -6,7 +6,7 @@ from reprlib import repr as short_repr
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.errors import InvalidRequestError
-from reasonserve.kv import METHODS, MIN_BUDGET_TOKENS, PromptModeName
+from reasonserve.kv import MIN_BUDGET_TOKENS, PromptModeName, triple_of
 from reasonserve.replica.messages import ChatInput, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.sizing import KvAsk
@@ -112,8 +112,10 @@ def _sampling(options: pb.SamplingOptions) -> Sampling:
 
 def _kv(options: pb.KvOptions) -> KvAsk:
     method = options.method or "reasonalloc"
-    if method not in METHODS:
-        raise _fault("kv.method", short_repr(method), f"use one of {', '.join(METHODS)}")
+    try:
+        triple_of(method)
+    except ValueError as error:
+        raise InvalidRequestError(str(error), field="kv.method") from None
     prompt_mode = _PROMPT_MODES.get(options.prompt_mode)
     if prompt_mode is None:
         raise _fault("kv.prompt_mode", options.prompt_mode, "use PROMPT_MODE_PINNED or PROMPT_MODE_EVICTABLE")

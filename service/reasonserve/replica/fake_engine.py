@@ -14,11 +14,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import UnavailableError
 from reasonserve.kv import PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget, offered_methods
-from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest
+from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 8
 SLOW_TOKEN_S = 0.02
@@ -78,9 +79,24 @@ class FakeEngine:
         """Returns the bytes of the text."""
         return list(text.encode())
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    @property
+    def grammar_backend(self) -> str:
+        """See ``Engine``."""
+        return ""
+
+    @property
+    def reasoning_parser(self) -> str:
+        """See ``Engine``."""
+        return ""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """See ``Engine``."""
+        return True
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any]) -> ChatPrompt:
         """Returns the bytes of the messages, one to a line."""
-        return self.encode("\n".join(f"{m['role']}: {m['content']}" for m in messages))
+        return ChatPrompt(self.encode("\n".join(f"{m['role']}: {m['content']}" for m in messages)))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
         """Yields one token at a time; see ``Engine``."""

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from reasonserve.kv import Handshake, KvCounters, KvRequest
+
+GrammarKind = Literal["json_schema", "regex", "ebnf"]
+Thinking = Literal["off", "own", "open"]
+"""Whether a prompt makes the model reason first: no; the model opens the block itself; the prompt has opened it."""
+
+
+class Grammar(NamedTuple):
+    """What an output must match.
+
+    Attributes:
+        kind: How it is written.
+        text: The grammar.
+    """
+
+    kind: GrammarKind
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,19 +33,75 @@ class Sampling:
         temperature: 0 is greedy.
         top_p: Nucleus mass in (0, 1].
         top_k: Most probable tokens kept; -1 is no limit.
+        min_p: Least probability kept, as a share of the largest; 0 is no limit.
+        frequency_penalty: Taken from a token's logit for each time that it was generated.
+        presence_penalty: Taken from the logit of every token that was generated.
+        repetition_penalty: Divides positive logits, multiplies negative ones, of tokens seen; 1 is none.
         max_new_tokens: Most tokens generated.
+        min_new_tokens: Nothing but ``max_new_tokens`` ends generation before this many.
         stop: Strings that end generation; not part of the output.
+        stop_token_ids: Tokens that end generation; not part of the text.
+        logit_bias: Added to logits, as (token id, bias).
         seed: Seed of the request's random stream; None is not reproducible.
         ignore_eos: Generate past the end-of-sequence token.
+        top_logprobs: Log-probabilities reported beside each generated token's; None reports none at all.
+        grammar: What the output must match.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     max_new_tokens: int = 128
+    min_new_tokens: int = 0
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     ignore_eos: bool = False
+    top_logprobs: int | None = None
+    grammar: Grammar | None = None
+
+
+class ChatPrompt(NamedTuple):
+    """A rendered conversation.
+
+    Attributes:
+        ids: Token ids.
+        thinking: Whether the model is expected to reason before it answers.
+    """
+
+    ids: list[int]
+    thinking: Thinking = "off"
+
+
+class TokenChance(NamedTuple):
+    """A token and how probable it was.
+
+    Attributes:
+        token_id: The token.
+        text: Its text.
+        logprob: Natural logarithm of its probability.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+class TokenLogprob(NamedTuple):
+    """Log-probabilities at one place of the output.
+
+    Attributes:
+        token: The token that was generated.
+        top: The most probable tokens there, best first.
+    """
+
+    token: TokenChance
+    top: tuple[TokenChance, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +114,8 @@ class EngineRequest:
         sampling: Sampling options.
         kv: How the request spends its KV memory.
         cache_salt: Keeps tenants' prefix caches apart; requests with different salts never share entries.
+        separate_reasoning: Whether the reasoning parser, where there is one, splits the text.
+        thinking: Whether the prompt makes the model reason first; a grammar then binds what follows.
     """
 
     request_id: str
@@ -49,6 +123,8 @@ class EngineRequest:
     sampling: Sampling
     kv: KvRequest
     cache_salt: str = ""
+    separate_reasoning: bool = False
+    thinking: Thinking = "off"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,19 +134,27 @@ class EngineChunk:
     Attributes:
         text: New text.
         token_ids: New token ids.
+        reasoning: New text before the answer, where reasoning is separated.
+        logprobs: One for each new token, if asked for.
         finish_reason: "stop" or "length" on the last chunk, else "".
+        matched_stop: Stop string or stop token id that ended it, on the last chunk.
         input_tokens: Tokens of the prompt.
         cached_tokens: Prompt tokens found in the prefix cache.
         output_tokens: Tokens generated so far.
+        reasoning_tokens: Those of them that are reasoning.
         kv: KV memory so far.
     """
 
     text: str
     token_ids: tuple[int, ...]
+    reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str = ""
+    matched_stop: str = ""
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
     kv: KvCounters = field(default_factory=KvCounters)
 
 
@@ -100,11 +184,23 @@ class Engine(Protocol):
     def vocab_size(self) -> int:
         """Token ids lie in [0, vocab_size)."""
 
+    @property
+    def grammar_backend(self) -> str:
+        """What enforces grammars; empty when nothing does."""
+
+    @property
+    def reasoning_parser(self) -> str:
+        """What separates reasoning from the answer; empty when nothing does."""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether ``encode_chat`` can work."""
+
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of raw text."""
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the token ids of messages under the model's chat template.
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any]) -> ChatPrompt:
+        """Renders messages by the model's chat template, with variables for it.
 
         Raises:
             InvalidRequestError: The model has no chat template, or the template refuses the messages.

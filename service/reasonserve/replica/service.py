@@ -89,7 +89,7 @@ class ReplicaService:
             return self._some(self._engine.encode(call.input.text), "prompt")
         if isinstance(call.input, ChatInput):
             messages = [{"role": role, "content": content} for role, content in call.input.messages]
-            return self._some(self._engine.encode_chat(messages), "chat")
+            return self._some(self._engine.encode_chat(messages, {}).ids, "chat")
         for index, token_id in enumerate(call.input.ids):
             if not 0 <= token_id < self._engine.vocab_size:
                 field = f"tokens.ids[{index}]"

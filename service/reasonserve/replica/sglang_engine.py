@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import signal
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from reasonserve.errors import InvalidRequestError, StartupError, UnavailableErr
 from reasonserve.kv import (
     BUDGET_KEY_PREFIX,
     HANDSHAKE_KEY,
-    REPORT_KEY,
     REQUIRED_SEAMS,
     SETTINGS_VARIABLE,
     Handshake,
 )
 from reasonserve.models.fingerprint import fingerprint
-from reasonserve.replica.protocol import EngineChunk, EngineLoad, EngineRequest, Sampling
+from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest
+from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, split_chunk, thinking_after
+from reasonserve.replica.translate import engine_chunk, sampling_params
 
+_PROMPT_END_TOKENS = 16
+"""Enough of a rendered conversation to see whether it ends inside a block of reasoning."""
 _STRICT_CHECKS = (
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY",
     "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE",
@@ -45,6 +49,7 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
     Raises:
         StartupError: SGLang did not start, or would serve uncompressed.
     """
+    check_parsers(config.engine)
     settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
     environment = {SETTINGS_VARIABLE: json.dumps(settings), "OMP_NUM_THREADS": str(cpu_threads(config))}
     if config.engine.strict_checks:
@@ -59,10 +64,25 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
         raise StartupError(f"SGLang did not start: {error}. The replica's log has the whole story.") from error
     info = engine._scheduler_init_result.scheduler_infos[0]
     try:
-        return SglangEngine(engine, check_handshake(info.get(HANDSHAKE_KEY)))
+        return SglangEngine(engine, check_handshake(info.get(HANDSHAKE_KEY)), config.engine)
     except StartupError:
         engine.shutdown()
         raise
+
+
+def check_parsers(config: EngineConfig) -> None:
+    """Returns if what the configuration names for grammars and reasoning is there.
+
+    Raises:
+        StartupError: It is not.
+    """
+    if config.grammar_backend != "none" and find_spec(config.grammar_backend) is None:
+        raise StartupError(
+            f"engine.grammar_backend is {config.grammar_backend!r} and that package is not installed. Install it, or "
+            "set engine.grammar_backend to none: requests with a grammar are refused then."
+        )
+    if config.reasoning_parser:
+        load_detector(config.reasoning_parser)
 
 
 def cpu_threads(config: ServiceConfig) -> int:
@@ -81,7 +101,9 @@ def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
         "device": "cpu",
         "prefill_attention_backend": "torch_native",
         "decode_attention_backend": "reasonalloc",
-        "grammar_backend": "none",
+        "grammar_backend": config.grammar_backend,
+        "reasoning_parser": config.reasoning_parser,
+        "sampling_backend": "pytorch",  # the others refuse seeds
         "page_size": 1,
         "max_total_tokens": config.pool_slots,
         "context_length": config.context_length,
@@ -119,10 +141,13 @@ def check_handshake(data: Mapping[str, Any] | None) -> Handshake:
 class SglangEngine:
     """One ``sglang.Engine``; its processes are children of this one."""
 
-    def __init__(self, engine: Any, handshake: Handshake) -> None:
+    def __init__(self, engine: Any, handshake: Handshake, config: EngineConfig) -> None:
         self._engine = engine
+        self._config = config
+        self._detector = load_detector(config.reasoning_parser) if config.reasoning_parser else None
         self._manager = engine.tokenizer_manager
         self._tokenizer = engine.tokenizer_manager.tokenizer
+        self._template_options = signature(self._tokenizer.apply_chat_template).parameters.keys()
         self._handshake = handshake
         self._children = [psutil.Process(pid) for pid in engine.get_all_child_pids()]
 
@@ -141,39 +166,63 @@ class SglangEngine:
         """Token ids lie in [0, vocab_size)."""
         return int(self._manager.model_config.vocab_size)
 
+    @property
+    def grammar_backend(self) -> str:
+        """What enforces grammars; empty when nothing does."""
+        return "" if self._config.grammar_backend == "none" else self._config.grammar_backend
+
+    @property
+    def reasoning_parser(self) -> str:
+        """What separates reasoning from the answer; empty when nothing does."""
+        return self._config.reasoning_parser or ""
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether ``encode_chat`` can work."""
+        return bool(self._tokenizer.chat_template)
+
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of raw text."""
         return list(self._tokenizer.encode(text))
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the token ids of messages under the model's chat template."""
-        if not self._tokenizer.chat_template:
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any]) -> ChatPrompt:
+        """Renders messages by the model's chat template."""
+        if not self.has_chat_template:
             raise InvalidRequestError("The model has no chat template; send 'prompt' or 'tokens'.", field="chat")
+        if taken := sorted(variables.keys() & self._template_options):
+            raise InvalidRequestError(
+                f"chat.template_variables has {', '.join(taken)}, which the service sets itself; leave it out.",
+                field="chat.template_variables",
+            )
         try:
             ids = self._tokenizer.apply_chat_template(
-                [dict(m) for m in messages], tokenize=True, add_generation_prompt=True, return_dict=False
+                [dict(m) for m in messages],
+                tokenize=True,
+                add_generation_prompt=True,
+                return_dict=False,
+                **variables,
             )
         except Exception as error:  # templates raise whatever their Jinja code raises
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}", field="chat.messages"
             ) from error
-        return list(ids)
+        if self._detector is None:
+            return ChatPrompt(list(ids))
+        end = self._tokenizer.decode(ids[-_PROMPT_END_TOKENS:])
+        return ChatPrompt(list(ids), thinking_after(end, self._detector, variables))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
         """Yields the output as it grows; closing the generator aborts the request in the engine."""
         finished = False
         chunk = EngineChunk(text="", token_ids=())
-        stream = await self._engine.async_generate(
-            input_ids=list(request.input_ids),
-            sampling_params=_sampling_params(request),
-            rid=request.request_id,
-            cache_salt=request.cache_salt or None,
-            stream=True,
-        )
+        splitter = self._splitter(request)
+        stream = await self._submit(request)
         try:
             async for output in stream:
-                chunk = _chunk(output, chunk)
+                chunk = engine_chunk(output, chunk, request, self._text_of)
                 finished = chunk.finish_reason != ""
+                if splitter is not None:
+                    chunk = split_chunk(splitter, chunk)
                 yield chunk
         except ValueError as error:
             finished = True
@@ -181,6 +230,28 @@ class SglangEngine:
         finally:
             if not finished:
                 self._manager.abort_request(rid=request.request_id)
+
+    async def _submit(self, request: EngineRequest) -> AsyncIterator[Mapping[str, Any]]:
+        top_logprobs = request.sampling.top_logprobs
+        stream: AsyncIterator[Mapping[str, Any]] = await self._engine.async_generate(
+            input_ids=list(request.input_ids),
+            sampling_params=sampling_params(request),
+            return_logprob=top_logprobs is not None,
+            top_logprobs_num=top_logprobs or 0,
+            require_reasoning=self._detector is not None and request.thinking != "off",
+            rid=request.request_id,
+            cache_salt=request.cache_salt or None,
+            stream=True,
+        )
+        return stream
+
+    def _splitter(self, request: EngineRequest) -> ReasoningSplitter | None:
+        if self._detector is None or not request.separate_reasoning:
+            return None
+        return ReasoningSplitter(self.reasoning_parser, request.thinking, self._tokenizer)
+
+    def _text_of(self, token_id: int) -> str:
+        return str(self._tokenizer.decode([token_id]))
 
     async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
         """Sets the budget of a running request, over the way that requests take; see ``Engine``."""
@@ -206,47 +277,6 @@ class SglangEngine:
     def shutdown(self) -> None:
         """Ends every process of the engine."""
         self._engine.shutdown()
-
-
-def _sampling_params(request: EngineRequest) -> dict[str, Any]:
-    sampling: Sampling = request.sampling
-    return {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "max_new_tokens": sampling.max_new_tokens,
-        "stop": list(sampling.stop) or None,
-        "ignore_eos": sampling.ignore_eos,
-        "sampling_seed": secrets.randbits(62) if sampling.seed is None else sampling.seed,
-        "custom_params": request.kv.to_custom_params(),
-    }
-
-
-def _chunk(output: Mapping[str, Any], before: EngineChunk) -> EngineChunk:
-    """Translates one message of SGLang's incremental stream.
-
-    Raises:
-        InvalidRequestError: The scheduler ended the request because it cannot honour it.
-        UnavailableError: The scheduler ended the request for another reason.
-    """
-    meta = output["meta_info"]
-    reason = meta["finish_reason"] or {"type": ""}
-    if reason["type"] == "abort":
-        kind = InvalidRequestError if reason.get("status_code") == 400 else UnavailableError
-        raise kind(f"The engine ended the request: {reason.get('message')}")
-    counters = before.kv
-    for step in meta.get(REPORT_KEY) or ():
-        if step is not None:
-            counters = counters.updated(step)
-    return EngineChunk(
-        text=output["text"],
-        token_ids=tuple(output["output_ids"]),
-        finish_reason=reason["type"],
-        input_tokens=meta["prompt_tokens"],
-        cached_tokens=meta["cached_tokens"],
-        output_tokens=meta["completion_tokens"],
-        kv=counters,
-    )
 
 
 @contextmanager

@@ -108,6 +108,7 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
         "token_ids": tokens,
         "finish_reason": chunk.finish_reason,
         "cached_tokens": chunk.cached_tokens,
+        "retractions": chunk.retractions,
         "held": held,
         "kv": asdict(chunk.kv),
     }

@@ -142,6 +142,7 @@ class EngineChunk:
         cached_tokens: Prompt tokens found in the prefix cache.
         output_tokens: Tokens generated so far.
         reasoning_tokens: Those of them that are reasoning.
+        retractions: Times that the engine took the request's memory back so far and started it over.
         kv: KV memory so far.
     """
 
@@ -155,6 +156,7 @@ class EngineChunk:
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    retractions: int = 0
     kv: KvCounters = field(default_factory=KvCounters)
 
 

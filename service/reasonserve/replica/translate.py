@@ -21,7 +21,7 @@ _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
 def sampling_params(request: EngineRequest) -> dict[str, Any]:
     """Returns SGLang's sampling parameters. A request without a seed gets a random one, never the engine's."""
     sampling = request.sampling
-    grammar = {} if sampling.grammar is None else {sampling.grammar.kind: sampling.grammar.text}
+    grammar: dict[str, Any] = {} if sampling.grammar is None else {sampling.grammar.kind: sampling.grammar.text}
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -75,6 +75,7 @@ def engine_chunk(
         cached_tokens=meta["cached_tokens"],
         output_tokens=meta["completion_tokens"],
         reasoning_tokens=before.reasoning_tokens,
+        retractions=meta.get("num_retractions", 0),
         kv=counters,
     )
 

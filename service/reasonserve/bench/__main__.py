@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
-from reasonserve.bench.options import JsonFile, Model, Quick, print_machine, write_json
+from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
 
@@ -33,7 +33,7 @@ def memory(
     """
     from reasonserve.bench import memory as comparison
 
-    console = Console()
+    console = make_console()
     header = print_machine(console)
     setup = comparison.QUICK if quick else comparison.FULL
     folder = str(resolve_model(model))
@@ -52,7 +52,7 @@ def exact(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFil
     """
     from reasonserve.bench.exact import run, work
 
-    console = Console()
+    console = make_console()
     header = print_machine(console)
     setup = work.QUICK if quick else work.FULL
     folder = str(resolve_model(model))
@@ -62,6 +62,30 @@ def exact(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFil
     console.print(run.table(rows))
     write_json(json_file, header, run.as_json(setup, rows))
     if any(row.count("wrong") for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def soak(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+    """Whether anything leaks or is lost under many unlike requests in a pool too small for them.
+
+    SGLang's strict memory checks are on. A second run compares the prefix cache with stock SGLang's.
+    Exits with 1 at any fault. Example: python -m reasonserve.bench soak --quick
+    """
+    from transformers import AutoConfig
+
+    from reasonserve.bench import soak as run
+
+    console = make_console()
+    header = print_machine(console)
+    setup = run.QUICK if quick else run.FULL
+    folder = str(resolve_model(model))
+    vocabulary = int(AutoConfig.from_pretrained(folder).vocab_size)
+    with Progress(console=console, transient=True) as progress:
+        found = run.measure(setup, folder, vocabulary, progress)
+    console.print(run.table(found))
+    write_json(json_file, header, {"setup": asdict(setup), **asdict(found)})
+    if found.faults:
         raise typer.Exit(1)
 
 

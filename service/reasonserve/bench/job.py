@@ -163,7 +163,7 @@ async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
     if job["engine"] != "stock":
         await asyncio.sleep(1.5)  # the scheduler checks its pool when it is idle
         results["handshake"] = asdict(engine.handshake)
-        await engine.check_health()
+        results["used_slots"] = (await engine.load()).used_slots  # raises if a check ended the engine
     return results
 
 

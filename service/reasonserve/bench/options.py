@@ -17,6 +17,12 @@ Model = Annotated[str, typer.Option("--model", help="Built-in name, Hugging Face
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")]
 
 
+def make_console() -> Console:
+    """Returns a console that is wide enough for the tables where no terminal says how wide it is."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 def print_machine(console: Console) -> str:
     """Prints and returns the machine, versions and commit: the first line of every benchmark."""
     header = machine(torch.device("cpu"))

@@ -53,7 +53,9 @@ class Oracle:
 
     def __init__(self, model: str) -> None:
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # the caller has its own
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             model, dtype=torch.float32, attn_implementation="eager"
         ).eval()

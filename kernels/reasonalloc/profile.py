@@ -15,13 +15,21 @@ from typing import Any
 
 from reasonalloc.errors import ProfileError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PROFILE_RHOS = (0.8, 0.9, 0.93, 0.95, 0.99)
+PROFILE_KINDS = {
+    "wave": "by how many tokens cover a share of each layer's attention (ReasonAlloc)",
+    "sensitivity": "by what the model loses when a layer gives up cells, searched for",
+}
+"""What each kind of profile goes by, in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerProfile:
     """What each layer of one model needs, as ReasonAlloc (arXiv 2606.11164, section 5.2) uses it.
+
+    A ``sensitivity`` profile has no attention behind it: its ``demand`` is the split that lost least, its
+    ``demand_by_rho`` is empty, ``rho`` is 0 and ``gamma`` 1.
 
     Attributes:
         model_fingerprint: Identity of the weights and config that were measured.
@@ -29,7 +37,7 @@ class LayerProfile:
         num_layers: Layers of the model.
         num_kv_heads: Kv heads of each layer.
         demand: Mean number of tokens, as a share of the context, that cover ``rho`` of a layer's
-            attention; one per layer, only ratios matter.
+            attention; one per layer, only ratios matter. Of kind ``sensitivity``: shares of the budget.
         demand_by_rho: The same for each of ``PROFILE_RHOS``, to judge how stable the shape is.
         gamma: Power that evens out demands.
         floor: Least share of a layer, as a fraction of the mean share.
@@ -38,6 +46,8 @@ class LayerProfile:
         probes_digest: Hash of the prompts that were measured.
         created: ISO date.
         tool_version: Version of the tool that measured.
+        kind: One of ``PROFILE_KINDS``.
+        evidence: Figures of the calibration, by name: how stable, how good.
         format_version: Of this document.
 
     Raises:
@@ -57,6 +67,8 @@ class LayerProfile:
     floor: float = 0.25
     ceiling: float = 2.0
     rho: float = 0.93
+    kind: str = "wave"
+    evidence: Mapping[str, float] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -66,6 +78,7 @@ class LayerProfile:
         by_rho = {float(rho): tuple(map(float, demand)) for rho, demand in self.demand_by_rho.items()}
         object.__setattr__(self, "demand", tuple(map(float, self.demand)))
         object.__setattr__(self, "demand_by_rho", by_rho)
+        object.__setattr__(self, "evidence", {name: float(value) for name, value in self.evidence.items()})
         _check_identity(self)
         _check_constants(self)
         _check_demands(self)
@@ -146,6 +159,10 @@ def _check_identity(profile: LayerProfile) -> None:
 def _check_constants(profile: LayerProfile) -> None:
     if profile.format_version != FORMAT_VERSION:
         raise ProfileError(f"format_version is {profile.format_version!r}; give {FORMAT_VERSION}")
+    if profile.kind not in PROFILE_KINDS:
+        raise ProfileError(f"kind is {profile.kind!r}; give one of {', '.join(PROFILE_KINDS)}")
+    if not all(map(math.isfinite, profile.evidence.values())):
+        raise ProfileError(f"evidence is {profile.evidence}; give finite figures")
     if profile.num_layers < 1 or profile.num_kv_heads < 1:
         raise ProfileError(
             f"num_layers is {profile.num_layers} and num_kv_heads {profile.num_kv_heads}; give at least 1 of each"
@@ -157,12 +174,17 @@ def _check_constants(profile: LayerProfile) -> None:
 
 
 def _check_demands(profile: LayerProfile) -> None:
-    given = sorted(profile.demand_by_rho)
-    if given != list(PROFILE_RHOS) or profile.rho not in given:
+    by_rho = profile.demand_by_rho
+    if profile.kind == "sensitivity":
+        if by_rho or profile.rho != 0:
+            raise ProfileError("a sensitivity profile has no demand_by_rho, and its rho is 0; leave both so")
+        by_rho = {0.0: profile.demand}
+    elif sorted(by_rho) != list(PROFILE_RHOS) or profile.rho not in by_rho:
         raise ProfileError(
-            f"demand_by_rho has {given} and rho is {profile.rho}; give {list(PROFILE_RHOS)}, and rho as one of them"
+            f"demand_by_rho has {sorted(by_rho)} and rho is {profile.rho}; "
+            f"give {list(PROFILE_RHOS)}, and rho as one of them"
         )
-    for rho, demand in profile.demand_by_rho.items():
+    for rho, demand in by_rho.items():
         if len(demand) != profile.num_layers:
             raise ProfileError(
                 f"demand at rho {rho} has {len(demand)} values; give one for each of {profile.num_layers}"
@@ -170,7 +192,7 @@ def _check_demands(profile: LayerProfile) -> None:
         for layer, value in enumerate(demand):
             if not 0 < value < math.inf:
                 raise ProfileError(f"demand at rho {rho} of layer {layer} is {value}; give a finite value above 0")
-    if profile.demand != profile.demand_by_rho[profile.rho]:
+    if profile.demand != by_rho[profile.rho]:
         raise ProfileError(f"demand is not demand_by_rho at rho {profile.rho}; give the same values")
 
 
@@ -221,9 +243,15 @@ def _read_floats(name: str, value: object) -> tuple[float, ...]:
 
 def _read_floats_by_rho(name: str, value: object) -> dict[float, tuple[float, ...]]:
     expected = [repr(rho) for rho in PROFILE_RHOS]
-    if not isinstance(value, dict) or sorted(value) != expected:
+    if not isinstance(value, dict) or sorted(value) not in ([], expected):
         raise ProfileError(f"{name} is not an object with the keys {expected}; give one list for each")
     return {float(rho): _read_floats(f"{name}.{rho}", demand) for rho, demand in value.items()}
+
+
+def _read_figures(name: str, value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise ProfileError(f"{name} is {value!r}; give an object of numbers")
+    return {key: _read_float(f"{name}.{key}", item) for key, item in value.items()}
 
 
 _READERS: dict[object, Callable[[str, object], Any]] = {
@@ -232,4 +260,5 @@ _READERS: dict[object, Callable[[str, object], Any]] = {
     float: _read_float,
     tuple[float, ...]: _read_floats,
     Mapping[float, tuple[float, ...]]: _read_floats_by_rho,
+    Mapping[str, float]: _read_figures,
 }

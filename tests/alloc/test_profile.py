@@ -60,6 +60,16 @@ def test_weights_are_smoothed_to_mean_one():
     assert make_profile(gamma=0).layer_weights() == (1, 1, 1)
 
 
+def test_a_sensitivity_profile_needs_no_attention():
+    shares = {"kind": "sensitivity", "gamma": 1, "rho": 0, "demand_by_rho": {}, "evidence": {"kl_found": 0.25}}
+    profile = make_profile(demand=(1.5, 0.5, 1.0), **shares)
+    assert profile.layer_weights() == pytest.approx((1.5, 0.5, 1.0))
+    assert LayerProfile.from_json(profile.to_json()) == profile
+    for wrong in ({"rho": 0.93}, {"demand_by_rho": dict.fromkeys(PROFILE_RHOS, DEMAND)}):
+        with pytest.raises(ProfileError, match="leave both so"):
+            make_profile(demand=DEMAND, **(shares | wrong))
+
+
 def test_fits_only_its_model():
     profile = make_profile()
     profile.check_fits(3, 2, "sha256:0f")
@@ -89,7 +99,12 @@ def test_text_is_closed(key):
         ("model_name", 7, "give a string"),
         ("model_fingerprint", "", "is empty"),
         ("created", "yesterday", "give a date"),
-        ("format_version", 2, "format_version 2"),
+        ("format_version", 1, "format_version 1"),
+        ("kind", "guess", "give one of wave, sensitivity"),
+        ("kind", "sensitivity", "no demand_by_rho"),
+        ("evidence", {"kl": "low"}, r"evidence\.kl is 'low'"),
+        ("evidence", {"kl": float("inf")}, "finite"),
+        ("evidence", [1.0], "object of numbers"),
         ("demand", [0.5, 0.125], "is not demand_by_rho"),
         ("demand", [0.5, 0.125, None], r"demand\[2\] is None"),
         ("demand", "abc", "give a list"),

@@ -22,6 +22,7 @@ from reasonserve.api.v1 import profile_service_pb2 as profile_pb
 from reasonserve.api.v1 import profile_service_pb2_grpc as profile_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1 import tenant_service_pb2_grpc as tenant_grpc
+from reasonserve.config import TelemetryConfig
 from reasonserve.telemetry.settings import node_environment
 
 ADMIN_TOKEN = "admin-token"
@@ -158,7 +159,7 @@ def data_plane(controller: tuple[StubController, str], tmp_path_factory: pytest.
         "model_path": str(write_model(folder / "model")),
     }
     trace_file = folder / "spans.jsonl"
-    environment = os.environ | node_environment(trace_file=trace_file, otlp_endpoint=None, sampling_ratio=1.0)
+    environment = os.environ | node_environment(TelemetryConfig(trace_file=trace_file))
     log = (folder / "log").open("wb")
     script = Path(__file__).with_name("serve_main.py")
     process = subprocess.Popen(

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from rich.console import Console
 
+from reasonserve.config import TelemetryConfig
 from reasonserve.errors import NotFoundError
 from reasonserve.telemetry import names
 from reasonserve.telemetry.settings import EXPORTER_IMPORT_PATH, TelemetrySettings, node_environment
@@ -112,9 +113,13 @@ def test_the_interceptor_sends_the_current_span_along():
 
 
 def test_a_nodes_environment_is_what_the_settings_read(monkeypatch):
-    environment = node_environment(trace_file=Path("spans"), otlp_endpoint="http://h:4317", sampling_ratio=0.5)
+    environment = node_environment(
+        TelemetryConfig(trace_file=Path("spans"), otlp_endpoint="http://h:4317", sampling_ratio=0.5, log_format="json")
+    )
     assert environment["RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH"] == EXPORTER_IMPORT_PATH
     assert environment["RAY_SERVE_TRACING_SAMPLING_RATIO"] == "0.5"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert TelemetrySettings() == TelemetrySettings(trace_file=Path("spans"), otlp_endpoint="http://h:4317")
+    assert TelemetrySettings() == TelemetrySettings(
+        trace_file=Path("spans"), otlp_endpoint="http://h:4317", sampling_ratio=0.5, log_format="json"
+    )

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 class _Verdict(NamedTuple):
     tenant_id: str | None  # None: the key is refused
-    at: float
+    at: float  # when the controller was asked: a key revoked since then is known to be so one cache time later
+    stale: bool = False
 
 
 def bearer_key(metadata: Metadata) -> str:
@@ -53,6 +54,7 @@ class Authenticator:
         resolve: Asks the controller for a key's tenant id; raises ``NotFoundError`` for an unknown key and any
             other ``ReasonServeError`` when it cannot be asked.
         key_cache_s: How long a verdict is trusted.
+        checked: Told how each key was judged: hit, miss, stale or refused.
         clock: Seconds of a monotonic clock.
     """
 
@@ -61,10 +63,12 @@ class Authenticator:
         resolve: Callable[[str], Awaitable[str]],
         *,
         key_cache_s: float,
+        checked: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resolve = resolve
         self._key_cache_s = key_cache_s
+        self._checked = checked
         self._clock = clock
         self._secret = secrets.token_bytes(32)
         # Apart, so that a flood of wrong keys cannot push verified ones out.
@@ -81,13 +85,16 @@ class Authenticator:
         """
         digest = hashlib.blake2b(key.encode(), key=self._secret).digest()
         verdict = self._cached(digest)
+        result = "hit"
         if verdict is None:
+            result = "miss"
             # Callers with the same key wait for one question; a caller who leaves does not take it along.
             task = self._pending.get(digest)
             if task is None:
                 task = self._pending[digest] = asyncio.create_task(self._ask(digest, key))
                 task.add_done_callback(lambda done: self._settle(digest, done))
             verdict = await asyncio.shield(task)
+        self._checked("refused" if verdict.tenant_id is None else "stale" if verdict.stale else result)
         if verdict.tenant_id is None:
             raise UnauthenticatedError("The tenant key is unknown or revoked; ask for a new one.")
         return verdict.tenant_id
@@ -106,16 +113,17 @@ class Authenticator:
         return None
 
     async def _ask(self, digest: bytes, key: str) -> _Verdict:
+        asked_at = self._clock()
         try:
-            verdict = _Verdict(await self._resolve(key), self._clock())
+            verdict = _Verdict(await self._resolve(key), asked_at)
         except NotFoundError:
             self._verified.pop(digest, None)
-            return self._remember(self._refused, digest, _Verdict(None, self._clock()))
+            return self._remember(self._refused, digest, _Verdict(None, asked_at))
         except ReasonServeError as error:
             stale = self._verified.get(digest)
             logger.warning("The controller could not be asked for a key (%s).", type(error).__name__)
             if stale is not None and self._clock() - stale.at < STALE_KEY_S:
-                return stale
+                return stale._replace(stale=True)
             raise UnavailableError("Keys cannot be checked at the moment; retry in a few seconds.") from error
         return self._remember(self._verified, digest, verdict)
 

@@ -19,9 +19,15 @@ from reasonserve.controller_client import admin_metadata, open_channel, read_adm
 from reasonserve.errors import UnavailableError
 from reasonserve.gateway.auth import Authenticator
 from reasonserve.gateway.errors import reported
+from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.service import GatewayService
 from reasonserve.replica.messages import GenerateCall, Item
 from reasonserve.status import from_rpc_error
+from reasonserve.telemetry import metrics
+from reasonserve.telemetry.logs import set_up_logging
+from reasonserve.telemetry.ray_metrics import RayRecorder
+from reasonserve.telemetry.sampling import honour_parents
+from reasonserve.telemetry.settings import TelemetrySettings
 
 RESOLVE_TIMEOUT_S = 5.0
 
@@ -43,15 +49,23 @@ class Gateway:
         Raises:
             StartupError: There is no admin token.
         """
+        set_up_logging("gateway")
+        honour_parents(TelemetrySettings().sampling_ratio)
+        recorder = RayRecorder()
         self._replica = replica.options(stream=True, method_name="generate")
         self._metadata = admin_metadata(read_admin_token(Path(admin_token_file)))
         self._channel = open_channel(controller_endpoint)
         self._tenants = stubs(self._channel).tenants
         self._service = GatewayService(
             model=config.model,
-            authenticator=Authenticator(self._resolve, key_cache_s=config.gateway.key_cache_s),
+            authenticator=Authenticator(
+                self._resolve,
+                key_cache_s=config.gateway.key_cache_s,
+                checked=lambda result: recorder.add(metrics.KEY_CHECKS, 1, result),
+            ),
             call_replica=self._call_replica,
             max_input_bytes=config.gateway.max_input_bytes,
+            requests=Requests(recorder, max_tenants=config.telemetry.max_tenant_labels),
         )
 
     async def Generate(self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext) -> pb.GenerateResponse:

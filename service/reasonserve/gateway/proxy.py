@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 
 from reasonserve.api.v1.generation_service_pb2_grpc import add_GenerationServiceServicer_to_server
+from reasonserve.telemetry.sampling import honour_parents
+from reasonserve.telemetry.settings import TelemetrySettings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 StreamHandler = Callable[[Any, Context], AsyncIterator[Any]]
@@ -23,7 +25,11 @@ WritingHandler = Callable[[Any, Context], Awaitable[None]]
 
 
 def add_generation_service(servicer: Any, server: Any) -> None:
-    """Adds ``reasonserve.api.v1.GenerationService`` to a server; name it in ``grpc_servicer_functions``."""
+    """Adds ``reasonserve.api.v1.GenerationService`` to a server; name it in ``grpc_servicer_functions``.
+
+    The first code of ours that the proxy runs once its tracing is set up.
+    """
+    honour_parents(TelemetrySettings().sampling_ratio)
     add_GenerationServiceServicer_to_server(servicer, _Registrar(server))  # type: ignore[no-untyped-call]
 
 

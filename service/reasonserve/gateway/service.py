@@ -14,6 +14,7 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.errors import InvalidRequestError, UnavailableError
 from reasonserve.gateway.auth import Authenticator, Metadata, bearer_key
 from reasonserve.gateway.errors import DeadlinePassedError
+from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.validate import parse_request
 from reasonserve.replica.messages import Delta, Ending, Failed, GenerateCall, Item
 from reasonserve.telemetry import names
@@ -34,6 +35,7 @@ class GatewayService:
         authenticator: Knows the callers.
         call_replica: Runs a call on some replica; closing what it returns cancels it there.
         max_input_bytes: Largest request message.
+        requests: Records each call, however it ends.
         clock: Seconds of a monotonic clock.
     """
 
@@ -44,12 +46,14 @@ class GatewayService:
         authenticator: Authenticator,
         call_replica: Callable[[GenerateCall], AsyncGenerator[Item, None]],
         max_input_bytes: int,
+        requests: Requests,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._authenticator = authenticator
         self._call_replica = call_replica
         self._max_input_bytes = max_input_bytes
+        self._requests = requests
         self._clock = clock
 
     async def stream(
@@ -62,17 +66,20 @@ class GatewayService:
             DeadlinePassedError: The client's deadline passed.
         """
         metadata = tuple(metadata)
-        deadline = self._deadline(metadata)
-        call = parse_request(
-            request,
-            model=self._model,
-            request_id=f"req-{uuid.uuid4().hex}",
-            tenant_id=await self._authenticate(metadata),
-            max_input_bytes=self._max_input_bytes,
-        )
-        async with aclosing(self._call_replica(call)) as items:
-            async for delta in self._deltas(items, deadline):
-                yield _stream_response(call.request_id, delta)
+        with self._requests.request("grpc") as record:
+            deadline = self._deadline(metadata)
+            record.tenant_id = await self._authenticate(metadata)
+            call = record.call = parse_request(
+                request,
+                model=self._model,
+                request_id=f"req-{uuid.uuid4().hex}",
+                tenant_id=record.tenant_id,
+                max_input_bytes=self._max_input_bytes,
+            )
+            async with aclosing(self._call_replica(call)) as items:
+                async for delta in self._deltas(items, deadline):
+                    record.delta(delta)
+                    yield _stream_response(call.request_id, delta)
 
     async def answer(self, request: pb.GenerateRequest, metadata: Metadata) -> pb.GenerateResponse:
         """Returns the whole answer; errors as ``stream``."""

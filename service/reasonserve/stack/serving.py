@@ -18,11 +18,7 @@ APPLICATION = "reasonserve"
 
 def environment(telemetry: TelemetryConfig, trace_file: Path) -> dict[str, str]:
     """Returns the variables that every process of the stack must have before Ray starts."""
-    return node_environment(
-        trace_file=telemetry.trace_file or trace_file,
-        otlp_endpoint=telemetry.otlp_endpoint,
-        sampling_ratio=telemetry.sampling_ratio,
-    ) | {
+    return node_environment(telemetry.model_copy(update={"trace_file": telemetry.trace_file or trace_file})) | {
         "RAY_USAGE_STATS_ENABLED": "0",
         # Idle OpenMP threads must sleep: spinning starves the other processes on a small machine.
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -48,6 +44,7 @@ def start(config: ServiceConfig) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.WARNING,
+        _metrics_export_port=config.telemetry.metrics_port,
     )
     serve.start(**serve_options(config))
 

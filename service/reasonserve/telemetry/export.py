@@ -1,4 +1,4 @@
-"""Where spans go; Ray Serve calls ``span_processors`` in each of its processes."""
+"""Where spans go; Ray Serve calls ``span_processors`` in each of its processes before they listen or serve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 from reasonserve.telemetry.file_exporter import FileSpanExporter
 from reasonserve.telemetry.settings import TelemetrySettings
+from reasonserve.telemetry.whole_branches import WholeBranches
 
 
 def span_processors() -> list[SpanProcessor]:
@@ -16,7 +17,7 @@ def span_processors() -> list[SpanProcessor]:
     processors: list[SpanProcessor] = []
     if settings.trace_file is not None:
         # One append is cheaper than a batch's thread, and nothing is lost when the process is killed.
-        processors.append(SimpleSpanProcessor(FileSpanExporter(settings.trace_file)))
+        processors.append(WholeBranches(SimpleSpanProcessor(FileSpanExporter(settings.trace_file))))
     if settings.otlp_endpoint is not None:
-        processors.append(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+        processors.append(WholeBranches(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint))))
     return processors

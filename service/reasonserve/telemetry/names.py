@@ -40,6 +40,8 @@ KV_BUDGET_TOKENS: Final = "reasonserve.kv.budget_tokens"
 KV_PROMPT_MODE: Final = "reasonserve.kv.prompt_mode"
 KV_PROFILE: Final = "reasonserve.kv.profile"
 KV_RESERVED_SLOTS: Final = "reasonserve.kv.reserved_slots"
+KV_WISHED_TOKENS: Final = "reasonserve.kv.wished_tokens"
+QUEUED_S: Final = "reasonserve.admission.queued_s"
 KV_PEAK_SLOTS: Final = "reasonserve.kv.peak_slots"
 KV_ROUNDS: Final = "reasonserve.kv.rounds"
 KV_SQUEEZES: Final = "reasonserve.kv.squeezes"
@@ -62,12 +64,14 @@ TREE_ATTRIBUTES: Final = (
     CACHED_TOKENS,
     KV_METHOD,
     KV_BUDGET_TOKENS,
+    KV_WISHED_TOKENS,
     KV_PROFILE,
     KV_RESERVED_SLOTS,
     KV_PEAK_SLOTS,
     KV_ROUNDS,
     KV_SQUEEZES,
     FINISH_REASONS,
+    QUEUED_S,
     RETRY_AFTER_S,
     ERROR_TYPE,
 )

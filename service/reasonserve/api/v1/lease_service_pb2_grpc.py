@@ -57,10 +57,10 @@ class LeaseServiceServicer:
         5. A newer stream with the same replica id ends the older one with ABORTED.
         6. When the stream ends the controller holds the slots back until the lease lapses,
         for the replica serves on its last lease until then.
-        7. A replica that echoes `seq` in `applied_seq` is never taken to hold less than it may
+        7. A replica that sets `applied_seq` is never taken to hold less than it may
         believe: slots that an answer takes away are granted to another replica once a report
         confirms that answer, or once the lease lapsed. It reports at once when an answer took
-        slots away. Of a replica that echoes nothing an answer is taken to be in force as soon
+        slots away. Of a replica that does not set it an answer is taken to be in force as soon
         as it is written.
         8. A replica that sets `incremental` is leased only the tenants that its report names, and
         is told only what changed. For a tenant that it does not know it names it, with what

@@ -19,7 +19,7 @@ from typing import Any
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import UnavailableError
 from reasonserve.kv import PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget, offered_methods
-from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest
+from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest, is_output_of
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 8
 SLOW_TOKEN_S = 0.02
@@ -133,8 +133,8 @@ class FakeEngine:
     async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
         """Takes effect with the request's next token; see ``Engine``."""
         await self.check_health()
-        cache = self._caches.get(request_id)
-        return cache is not None and cache.set_budget(budget_tokens)
+        caches = [cache for rid, cache in self._caches.items() if is_output_of(rid, request_id)]
+        return sum(cache.set_budget(budget_tokens) for cache in caches) > 0
 
     async def load(self) -> EngineLoad:
         """See ``Engine``."""

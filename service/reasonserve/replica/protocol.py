@@ -171,6 +171,16 @@ class EngineLoad:
     used_slots: int
 
 
+def output_id(request_id: str, index: int, num_outputs: int) -> str:
+    """Returns the engine's id of one output of a request. None is a prefix of another: SGLang aborts by prefix."""
+    return request_id if num_outputs == 1 else f"{request_id}.{index:02d}"
+
+
+def is_output_of(engine_id: str, request_id: str) -> bool:
+    """Whether an id in the engine is that of an output of a request."""
+    return engine_id.rpartition(".")[0] == request_id or engine_id == request_id
+
+
 class Engine(Protocol):
     """One model on one set of devices."""
 
@@ -226,8 +236,8 @@ class Engine(Protocol):
         outside the range are moved to its nearest end.
 
         Args:
-            request_id: The request.
-            budget_tokens: Its new budget S.
+            request_id: The request, as its caller knows it; see ``output_id``.
+            budget_tokens: The new budget S of each of its outputs.
 
         Returns:
             Whether a bounded request of that id runs here. False is no error: it may just have finished.

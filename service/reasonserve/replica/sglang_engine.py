@@ -25,7 +25,7 @@ from reasonserve.kv import (
     Handshake,
 )
 from reasonserve.models.fingerprint import fingerprint
-from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest
+from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest, is_output_of
 from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, split_chunk, thinking_after
 from reasonserve.replica.translate import engine_chunk, sampling_params
 
@@ -258,7 +258,10 @@ class SglangEngine:
         from sglang.srt.managers.io_struct import SetInternalStateReq
 
         await self.check_health()
-        change = SetInternalStateReq(server_args={BUDGET_KEY_PREFIX + request_id: budget_tokens})
+        running = [rid for rid in self._manager.rid_to_state if is_output_of(rid, request_id)]
+        if not running:
+            return False
+        change = SetInternalStateReq(server_args={BUDGET_KEY_PREFIX + rid: budget_tokens for rid in running})
         # SGLang's reply belongs to the oldest call, so a caller that gives up must not leave one behind.
         return any(await asyncio.shield(self._manager.set_internal_state(change)))
 

@@ -10,7 +10,8 @@ from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.api.v1 import lease_service_pb2_grpc as pb_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.errors import UnavailableError
-from reasonserve.replica.admission import Admission
+from reasonserve.replica.admission import Admission, Entry
+from reasonserve.replica.desk import Desk
 from reasonserve.replica.fake_engine import FakeEngine
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
 from reasonserve.replica.sizing import KvAsk
@@ -58,11 +59,13 @@ async def running(ttl_s):
     await server.start()
     engine = FakeEngine()
     admission = Admission(pool_slots=4096, buffer_tokens=16)
+    desk = Desk(admission=admission, engine=engine, clock=lambda: 0.0)
     client = LeaseClient(
         endpoint=f"127.0.0.1:{port}",
         token="secret",
         identity=ReplicaIdentity(replica_id="r1", model="fake", handshake=engine.handshake),
         admission=admission,
+        desk=desk,
         load=engine.load,
     )
     client.start()
@@ -97,11 +100,13 @@ async def test_reports_who_it_is_and_puts_the_lease_in_force():
 async def test_a_change_of_use_is_reported_without_waiting_for_the_renewal():
     async with running(ttl_s=300) as (controller, admission, client):
         await until_leased(admission, 500)
-        admission.admit("x", "a", KvAsk(budget_tokens=64), prompt_tokens=10, max_new_tokens=200, now=0.0)
+        ask = KvAsk(budget_tokens=64)
+        entry = Entry(request_id="x", tenant_id="a", ask=ask, prompt_ids=(1,) * 10, max_new_tokens=200)
+        admission.enter(entry, now=0.0)
         client.use_changed()
         report = await controller.report(lambda r: r.tenants)
         assert [(t.tenant_id, t.reserved_slots, t.active_requests) for t in report.tenants] == [("a", 90, 1)]
-        admission.release("x")
+        admission.leave("x", now=0.0)
         client.use_changed()
         assert (await controller.report(lambda r: r.tenants[0].reserved_slots == 0)).tenants[0].active_requests == 0
 

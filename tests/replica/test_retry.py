@@ -1,8 +1,12 @@
 """The wait that a refused client is told."""
 
-import pytest
+import math
 
-from reasonserve.replica.retry import MAX_RETRY_S, MIN_RETRY_S, Release, retry_after_s
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasonserve.replica.retry import MAX_RETRY_S, MIN_RETRY_S, WINDOW_S, Release, ReleaseRate, retry_after_s
 
 
 def release(slots, remaining, rate):
@@ -23,4 +27,33 @@ def release(slots, remaining, rate):
     ],
 )
 def test_wait(shortfall, releases, seconds):
-    assert retry_after_s(shortfall, releases, unknown_s=7.0) == pytest.approx(seconds)
+    found = retry_after_s(shortfall, slots_per_s=0.0, releases=releases, unknown_s=7.0)
+    assert found == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(5.0, 10.0), (2.5, 15.0), (1e-9, 15.0)])
+def test_the_sooner_forecast_counts(rate, seconds):
+    running = [release(100, 150, 10.0)]
+    assert retry_after_s(50, slots_per_s=rate, releases=running, unknown_s=7.0) == pytest.approx(seconds)
+    assert retry_after_s(50, slots_per_s=rate, releases=[], unknown_s=7.0) == pytest.approx(min(50 / rate, MAX_RETRY_S))
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 500)), max_size=20), st.floats(0, 60))
+def test_the_rate_is_the_documented_sum(steps, idle_s):
+    rate, now, seen = ReleaseRate(now=5.0), 5.0, []
+    for wait_s, slots in steps:
+        now += wait_s
+        rate.note(slots, now=now)
+        seen.append((now, slots))
+    now += idle_s
+    observed = 1 - math.exp(-(now - 5.0) / WINDOW_S)
+    expected = sum(s * math.exp(-(now - t) / WINDOW_S) for t, s in seen) / WINDOW_S / observed if observed > 0 else 0.0
+    assert rate.slots_per_s(now=now) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_steady_release_is_seen_as_what_it_is_from_the_start():
+    for seconds in (10, 30, 300):
+        rate = ReleaseRate(now=0.0)
+        for tick in range(seconds * 10):
+            rate.note(4, now=(tick + 0.5) / 10)
+        assert rate.slots_per_s(now=float(seconds)) == pytest.approx(40.0, rel=0.01)

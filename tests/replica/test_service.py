@@ -13,12 +13,14 @@ from reasonserve.errors import (
     UnavailableError,
 )
 from reasonserve.replica.admission import Admission, Lease
+from reasonserve.replica.desk import Desk
 from reasonserve.replica.fake_engine import SECRET, FakeEngine, create
 from reasonserve.replica.messages import ChatInput, Failed, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.service import ReplicaService
 from reasonserve.replica.sizing import KvAsk, TenantTerms
 from reasonserve.replica.startup import load_factory
+from reasonserve.replica.watch import EngineWatch
 
 BUFFER = 16
 
@@ -26,7 +28,7 @@ BUFFER = 16
 class Replica:
     """A service with the parts that tests look into."""
 
-    def __init__(self, slots=400, **engine):
+    def __init__(self, slots=400, queue_requests=0, **engine):
         self.engine = FakeEngine(**engine)
         self.admission = Admission(pool_slots=4096, buffer_tokens=BUFFER)
         terms = TenantTerms(
@@ -37,12 +39,15 @@ class Replica:
             min_tokens=32,
             default_tokens=64,
             max_tokens=128,
+            queue_requests=queue_requests,
         )
-        self.admission.apply_lease(Lease(epoch=1, ttl_s=300.0, tenants={"a": terms}, num_replicas=1), granted_at=1e9)
+        lease = Lease(epoch=1, ttl_s=300.0, tenants={"a": terms}, num_replicas=1)
+        self.admission.apply_lease(lease, granted_at=1e9, now=1e9)
         self.changes = 0
-        self.service = ReplicaService(
-            engine=self.engine, admission=self.admission, model="fake", use_changed=self.changed, clock=lambda: 1e9
-        )
+        self.desk = Desk(admission=self.admission, engine=self.engine, clock=lambda: 1e9)
+        self.desk.on_change(self.changed)
+        self.watch = EngineWatch(self.engine, period_s=0.01)
+        self.service = ReplicaService(engine=self.engine, desk=self.desk, watch=self.watch, model="fake")
 
     def changed(self):
         self.changes += 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reasonserve.errors import InvalidRequestError
 from reasonserve.kv import METHODS, PROMPT_MODES, KvRequest
-from reasonserve.replica.admission import Admission, Lease
+from reasonserve.replica.admission import Admission, Entry, Lease
 from reasonserve.replica.fake_engine import FakeEngine
 from reasonserve.replica.protocol import EngineRequest, Sampling
 from reasonserve.replica.sizing import KvAsk, TenantTerms, reservation_slots, resolve_kv, shrink_to_fit
@@ -68,11 +68,13 @@ def test_defaults_are_the_tenants():
 
 def test_every_output_of_a_request_counts():
     admission = Admission(pool_slots=1000, buffer_tokens=128)
-    admission.apply_lease(Lease(epoch=1, ttl_s=10.0, tenants={"t": TERMS}, num_replicas=1), granted_at=0.0)
-    size = {"prompt_tokens": 10, "max_new_tokens": 1000, "now": 1.0}
+    admission.apply_lease(Lease(epoch=1, ttl_s=10.0, tenants={"t": TERMS}, num_replicas=1), granted_at=0.0, now=0.0)
+    size = {"tenant_id": "t", "prompt_ids": (1,) * 10, "max_new_tokens": 1000, "outputs": 3}
     with pytest.raises(InvalidRequestError):  # three times 10 + 256 + 128 never fit into 1000
-        admission.admit("r", "t", KvAsk(budget_tokens=256), outputs=3, **size)
-    assert admission.admit("r", "t", KvAsk(), outputs=3, **size).budget_tokens == 1000 // 3 - 10 - 128
+        admission.enter(Entry(request_id="r", ask=KvAsk(budget_tokens=256), **size), now=1.0)
+    admission.enter(Entry(request_id="r", ask=KvAsk(), **size), now=1.0)
+    granted, _ = admission.take()
+    assert granted["r"].kv.budget_tokens == 1000 // 3 - 10 - 128
     assert admission.reserved_by("t") == 999
 
 

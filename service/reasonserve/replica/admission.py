@@ -1,275 +1,293 @@
-"""The ledger of one replica: who may hold how many KV slots, and who does.
+"""Who is admitted to a replica's KV pool, with which budget, and who waits.
 
-A pure state machine: no clock, no I/O; ``now`` is an argument in seconds of any monotonic clock.
-A call that raises changes nothing but the record of refused demand, which the controller asks for.
+A pure state machine: no clock, no I/O; ``now`` is an argument in seconds of any monotonic clock. Everyone goes
+through one weighted fair queue. What is decided besides, grants and budgets of running requests that move, is
+collected until ``take``. A request that does not fit is helped in this order:
 
-Short of room, a request that named no budget is shrunk towards the tenant's smallest; one that
-named a budget gets it or is refused. Running requests are left alone and nobody queues: the
-refused client is told when to come back.
+1. its own budget shrinks towards the tenant's smallest, unless the client named it;
+2. running requests are squeezed: its tenant's own, and for a tenant below its home share (see ``LeaseTerms``) those
+   of tenants above theirs;
+3. it waits, within its tenant's limits and its client's patience;
+4. it is refused and told when room is expected.
+
+What a tenant holds beyond its home share is a loan, and only what can be called back is lent: the slots that
+loans keep when they are squeezed as far as they can be never reach into anybody's home share, and one typical
+request of each guaranteed tenant always finds free slots, for squeezed ones take some steps to come free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from reasonserve.errors import BudgetExhaustedError
+from reasonserve.replica.book import Book, Reservation
+from reasonserve.replica.demand import Demand, TenantUse
+from reasonserve.replica.fair_queue import FairQueue
+from reasonserve.replica.lease import Lease, LeaseTerms
+from reasonserve.replica.pressure import Pressure
+from reasonserve.replica.request import Candidate, Entry, Grant
+from reasonserve.replica.retry import retry_after_s
 
-from reasonserve.errors import BudgetExhaustedError, InvalidRequestError, UnavailableError
-from reasonserve.kv import KvRequest
-from reasonserve.replica.retry import Release, retry_after_s
-from reasonserve.replica.sizing import KvAsk, TenantTerms, reservation_slots, resolve_kv, shrink_to_fit
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
-    """The controller's last word.
-
-    Attributes:
-        epoch: Identity of this replica's leasing.
-        ttl_s: The lease lapses this long after the report that it answers.
-        tenants: Terms by tenant id.
-        num_replicas: Replicas with a live lease.
-    """
-
-    epoch: int
-    ttl_s: float
-    tenants: Mapping[str, TenantTerms]
-    num_replicas: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TenantUse:
-    """A tenant's use and demand here.
-
-    Attributes:
-        tenant_id: The tenant.
-        reserved_slots: Slots reserved by admitted requests.
-        wanted_slots: Slots of refused requests that are expected back.
-        active_requests: Requests admitted and not finished.
-        refused_requests: Requests refused for want of slots so far.
-    """
-
-    tenant_id: str
-    reserved_slots: int
-    wanted_slots: int
-    active_requests: int
-    refused_requests: int
-
-
-@dataclass(kw_only=True, slots=True)
-class _Reservation:
-    tenant_id: str
-    slots: int
-    max_new_tokens: int
-    admitted_at: float
-    updated_at: float
-    output_tokens: int = 0
-
-    def release(self) -> Release:
-        seconds = self.updated_at - self.admitted_at
-        rate = self.output_tokens / seconds if self.output_tokens and seconds > 0 else None
-        remaining = self.max_new_tokens - self.output_tokens
-        return Release(slots=self.slots, remaining_tokens=remaining, tokens_per_s=rate)
-
-
-@dataclass(slots=True)
-class _Account:
-    reserved: int = 0
-    refused: int = 0
-    wanted: list[tuple[float, int]] = field(default_factory=list)  # (expected back until, slots)
+__all__ = ["Admission", "Entry", "Grant", "Lease", "TenantUse"]
 
 
 class Admission:
-    """Reservations of one replica under its lease.
+    """Admission to one replica under its lease.
 
     Args:
         pool_slots: Slots of the engine's KV pool.
         buffer_tokens: Most tail slots of a request between two rounds.
+        now: The time.
     """
 
-    def __init__(self, *, pool_slots: int, buffer_tokens: int) -> None:
+    def __init__(self, *, pool_slots: int, buffer_tokens: int, now: float = 0.0) -> None:
         self._pool_slots = pool_slots
         self._buffer_tokens = buffer_tokens
-        self._lease: Lease | None = None
-        self._lapses_at = 0.0
-        self._reservations: dict[str, _Reservation] = {}
-        self._accounts: dict[str, _Account] = {}
-        self._reserved = 0
+        self._terms = LeaseTerms(pool_slots=pool_slots)
+        self._book = Book()
+        self._queue = FairQueue()
+        self._waiting: dict[str, Candidate] = {}
+        self._demand = Demand(now=now)
+        self._pressure = Pressure(
+            pool_slots=pool_slots,
+            terms=self._terms,
+            book=self._book,
+            demand=self._demand,
+            buffer_tokens=buffer_tokens,
+        )
+        self._granted: dict[str, Grant] = {}
 
-    def apply_lease(self, lease: Lease, *, granted_at: float) -> None:
-        """Puts a lease in force, in place of the one before.
-
-        Args:
-            lease: The lease.
-            granted_at: When the last report before it was sent; counted from there, the lease lapses here
-                no later than at the controller.
-        """
-        self._lease = lease
-        self._lapses_at = granted_at + lease.ttl_s
+    def apply_lease(self, lease: Lease, *, granted_at: float, now: float) -> None:
+        """Puts a lease in force; see ``LeaseTerms.apply``. A smaller one squeezes whom it was taken from."""
+        self._terms.apply(lease, granted_at=granted_at)
+        self._settle(now)
 
     def allowed_slots(self, tenant_id: str, *, now: float) -> int:
-        """Returns the slots that a tenant may reserve here in all.
+        """Returns the slots that a tenant may reserve here in all; see ``LeaseTerms``."""
+        return self._terms.allowed_slots(tenant_id, now=now)
 
-        A lapsed lease leaves each tenant its share of its guarantee among the replicas last known.
+    def leases_in_force(self, *, now: float) -> dict[str, int]:
+        """Returns the slots that the lease allows, by tenant id; empty where there is none or it has lapsed."""
+        return self._terms.in_force(now=now)
 
-        Raises:
-            UnavailableError: No lease has come yet, or the lease does not name the tenant.
-        """
-        terms, lease = self._terms(tenant_id)
-        slots = terms.slots if now < self._lapses_at else terms.guaranteed_slots // max(1, lease.num_replicas)
-        return min(slots, terms.limit_slots)
-
-    def admit(
-        self,
-        request_id: str,
-        tenant_id: str,
-        ask: KvAsk,
-        *,
-        prompt_tokens: int,
-        max_new_tokens: int,
-        now: float,
-        outputs: int = 1,
-    ) -> KvRequest:
-        """Resolves what a request asks for and reserves the slots of all its outputs, or of none.
-
-        Returns:
-            The request with its budget fixed.
+    def enter(self, entry: Entry, *, now: float) -> None:
+        """Takes a request in: it is granted at once, or waits.
 
         Raises:
             InvalidRequestError: The budget lies outside the tenant's range, or the request can never fit.
-            BudgetExhaustedError: It does not fit now.
-            UnavailableError: As ``allowed_slots``.
+            BudgetExhaustedError: It does not fit now, and may not wait for as long as that is expected to last.
+            UnavailableError: No lease has come yet, or the lease does not name the tenant.
         """
-        terms, _ = self._terms(tenant_id)
-        kv = resolve_kv(ask, terms, buffer_tokens=self._buffer_tokens)
-        wished = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, outputs=outputs)
-        if ask.budget_tokens is None:
-            free = min(
-                self.allowed_slots(tenant_id, now=now) - self.reserved_by(tenant_id),
-                self._pool_slots - self._reserved,
-            )
-            kv = shrink_to_fit(
-                kv,
-                free_slots=free,
-                min_tokens=terms.min_tokens,
-                prompt_tokens=prompt_tokens,
-                max_new_tokens=max_new_tokens,
-                outputs=outputs,
-            )
-        slots = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, outputs=outputs)
-        self.reserve(request_id, tenant_id, slots, wished_slots=wished, max_new_tokens=max_new_tokens, now=now)
-        return kv
+        assert entry.request_id not in self._book
+        terms = self._terms.of(entry.tenant_id)
+        candidate = Candidate.of(entry, terms, buffer_tokens=self._buffer_tokens, now=now)
+        candidate.refuse_what_never_fits(terms, self._pool_slots)
+        wished = candidate.most_slots(candidate.kv.budget_tokens)
+        self._demand.asked(entry.tenant_id, wished)
+        self._waiting[entry.request_id] = candidate
+        self._queue.push(entry.request_id, entry.tenant_id, cost=wished, weight=terms.weight)
+        self._settle(now)
+        if entry.request_id in self._queue and not self._may_wait(candidate, now):
+            raise self.give_up(entry.request_id, now=now)
 
-    def reserve(
-        self, request_id: str, tenant_id: str, slots: int, *, wished_slots: int, max_new_tokens: int, now: float
-    ) -> None:
-        """Reserves slots; a request id that already holds some is the caller's fault.
+    def patience_s(self, request_id: str) -> float:
+        """Returns how long a request that has just begun to wait may do so."""
+        entry = self._waiting[request_id].entry
+        longest = self._terms.of(entry.tenant_id).queue_wait_s
+        return longest if entry.patience_s is None else min(longest, entry.patience_s)
 
-        Args:
-            request_id: Whose reservation it is.
-            tenant_id: On whose account.
-            slots: What to reserve; at least 1.
-            wished_slots: What the request would hold unshrunk; reported as demand if it is refused.
-            max_new_tokens: Most tokens it generates.
-            now: The time.
-
-        Raises:
-            InvalidRequestError: More than the tenant or the pool ever has.
-            BudgetExhaustedError: More than is free now.
-            UnavailableError: As ``allowed_slots``.
-        """
-        assert slots >= 1
-        assert request_id not in self._reservations
-        terms, lease = self._terms(tenant_id)
-        self._refuse_what_never_fits(slots, terms)
-        account = self._accounts.setdefault(tenant_id, _Account())
-        allowed = self.allowed_slots(tenant_id, now=now)
-        lacking, lacking_in_pool = account.reserved + slots - allowed, self._reserved + slots - self._pool_slots
-        if lacking > 0 or lacking_in_pool > 0:
-            wait = max(self._wait(lacking, tenant_id, lease.ttl_s), self._wait(lacking_in_pool, None, lease.ttl_s))
-            account.refused += 1
-            account.wanted.append((now + wait + lease.ttl_s / 3, wished_slots))
-            raise BudgetExhaustedError(
-                f"The request needs {slots} KV slots; the tenant may hold {allowed} at this replica and holds "
-                f"{account.reserved}. Retry in {wait:.1f} s, or ask for less.",
-                retry_after_s=wait,
-            )
-        self._reservations[request_id] = _Reservation(
-            tenant_id=tenant_id, slots=slots, max_new_tokens=max_new_tokens, admitted_at=now, updated_at=now
+    def give_up(self, request_id: str, *, now: float) -> BudgetExhaustedError:
+        """Takes a waiting request out, and returns what to tell its client."""
+        candidate = self._waiting[request_id]
+        tenant_id = candidate.entry.tenant_id
+        slots, wait = self._least(candidate), self._wait_s(candidate, now)
+        self._leave_queue(request_id)
+        wished = candidate.most_slots(candidate.kv.budget_tokens)
+        self._demand.refused(tenant_id, wished, until=now + wait + self._terms.ttl_s / 3)
+        allowed = self._terms.allowed_slots(tenant_id, now=now) if self._terms.is_known(tenant_id) else 0
+        return BudgetExhaustedError(
+            f"The request needs {slots} KV slots; the tenant may hold {allowed} at this replica and holds "
+            f"{self.reserved_by(tenant_id)}. Retry in {wait:.1f} s, or ask for less.",
+            retry_after_s=wait,
         )
-        account.reserved += slots
-        self._reserved += slots
 
     def progress(self, request_id: str, output_tokens: int, *, now: float) -> None:
-        """Notes how far a request has come, for the waits that refused clients are told."""
-        reservation = self._reservations.get(request_id)
+        """Notes how far a request has come, for the waits that clients are told."""
+        reservation = self._book.get(request_id)
         if reservation is not None:
             reservation.output_tokens, reservation.updated_at = output_tokens, now
 
-    def release(self, request_id: str) -> bool:
-        """Gives a request's slots back; False when it holds none (any more)."""
-        reservation = self._reservations.pop(request_id, None)
+    def prompt_gone(self, request_id: str, *, now: float) -> None:
+        """Settles a request whose evictable prompt the engine let go: at its first round."""
+        reservation = self._book.get(request_id)
+        if reservation is not None and reservation.prompt_slots and not reservation.blocks:
+            before = reservation.prompt_slots
+            self._book.forget_prompt(request_id)
+            self._demand.released(reservation.tenant_id, before, now=now)
+            self._settle(now)
+
+    def leave(self, request_id: str, *, now: float) -> bool:
+        """Gives back whatever a request has here, a place in the queue included; False when it has nothing."""
+        if request_id in self._queue:
+            self._leave_queue(request_id)
+            self._settle(now)
+            return True
+        reservation = self._book.get(request_id)
         if reservation is None:
             return False
-        self._accounts[reservation.tenant_id].reserved -= reservation.slots
-        self._reserved -= reservation.slots
+        self._granted.pop(request_id, None)
+        self._pressure.forget(request_id)
+        self._demand.released(reservation.tenant_id, self._book.remove(request_id), now=now)
+        self._settle(now)
         return True
+
+    def tick(self, *, now: float) -> None:
+        """Looks at everything again: a lease may have lapsed, and budgets grow back only after a quiet time."""
+        self._settle(now)
+
+    def take(self) -> tuple[dict[str, Grant], dict[str, int]]:
+        """Returns, once, the grants and the new budgets of running requests, by request id."""
+        granted, self._granted = self._granted, {}
+        return granted, self._pressure.take()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a tenant below its home share waits, which the controller should hear at once."""
+        return any(self._is_within_home(self._waiting[request_id]) for _, request_id in self._queue.heads())
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
 
     def reserved_by(self, tenant_id: str) -> int:
         """Returns the slots that a tenant's requests hold."""
-        account = self._accounts.get(tenant_id)
+        account = self._book.accounts.get(tenant_id)
         return account.reserved if account else 0
+
+    def budget_of(self, request_id: str) -> int | None:
+        """Returns the budget of a running request now, or None."""
+        reservation = self._book.get(request_id)
+        return None if reservation is None else reservation.budget
+
+    def free_slots(self, tenant_id: str, *, now: float) -> int:
+        """Returns the slots that a tenant could still reserve here without a squeeze; 0 where it is not known."""
+        if not self._terms.is_known(tenant_id):
+            return 0
+        return max(0, self._pressure.room(tenant_id, 0, now=now))
 
     def use(self, *, now: float) -> tuple[TenantUse, ...]:
         """Returns every tenant's use and demand, by tenant id; demand that did not come back is forgotten."""
-        active: dict[str, int] = {}
-        for reservation in self._reservations.values():
-            active[reservation.tenant_id] = active.get(reservation.tenant_id, 0) + 1
-        uses = []
-        for tenant_id, account in sorted(self._accounts.items()):
-            account.wanted = [(until, slots) for until, slots in account.wanted if now < until]
-            uses.append(
-                TenantUse(
-                    tenant_id=tenant_id,
-                    reserved_slots=account.reserved,
-                    wanted_slots=sum(slots for _, slots in account.wanted),
-                    active_requests=active.get(tenant_id, 0),
-                    refused_requests=account.refused,
-                )
-            )
-        return tuple(uses)
+        queued: dict[str, list[int]] = {}
+        for candidate in self._waiting.values():
+            queued.setdefault(candidate.entry.tenant_id, []).append(candidate.most_slots(candidate.kv.budget_tokens))
+        return self._demand.use(self._book, queued, now=now)
 
     def check_integrity(self) -> None:
-        """Recomputes every sum from the reservations.
+        """Recomputes every sum.
 
         Raises:
             AssertionError: A sum is wrong, or more is reserved than the pool has.
         """
-        sums = dict.fromkeys(self._accounts, 0)
-        for reservation in self._reservations.values():
-            assert reservation.slots >= 1
-            sums[reservation.tenant_id] += reservation.slots
-        assert sums == {tenant_id: account.reserved for tenant_id, account in self._accounts.items()}
-        assert self._reserved == sum(sums.values()) <= self._pool_slots
+        self._book.check_integrity()
+        assert self._book.total <= self._pool_slots
+        assert set(self._waiting) == set(self._queue.ids())
 
-    def _terms(self, tenant_id: str) -> tuple[TenantTerms, Lease]:
-        if self._lease is None:
-            raise UnavailableError("The replica has no lease from the controller yet; retry in a few seconds.")
-        terms = self._lease.tenants.get(tenant_id)
-        if terms is None:
-            raise UnavailableError("The replica's lease does not name this tenant yet; retry in a few seconds.")
-        return terms, self._lease
+    def _settle(self, now: float) -> None:
+        """Admits whom it can, then moves budgets to what is left."""
+        self._pressure.claim(self._claims())
+        while self._admit_next(now):
+            self._pressure.claim(self._claims())
+        self._pressure.rebalance(self._queue.tenants(), now=now)
 
-    def _refuse_what_never_fits(self, slots: int, terms: TenantTerms) -> None:
-        if slots > min(terms.limit_slots, self._pool_slots):
-            raise InvalidRequestError(
-                f"The request needs {slots} KV slots; the tenant's limit is {terms.limit_slots} and a replica has "
-                f"{self._pool_slots}. Shorten the prompt, or lower sampling.max_new_tokens or kv.budget_tokens.",
-                field="sampling.max_new_tokens",
-            )
+    def _admit_next(self, now: float) -> bool:
+        """Admits one request: first of tenants below their home share, then in fair order.
 
-    def _wait(self, shortfall: int, tenant_id: str | None, unknown_s: float) -> float:
-        """Returns when releases, of one tenant or of all, will have freed the shortfall; 0 where nothing lacks."""
-        if shortfall <= 0:
-            return 0.0
-        running = (r.release() for r in self._reservations.values() if tenant_id in (None, r.tenant_id))
-        return retry_after_s(shortfall, running, unknown_s=unknown_s)
+        A head that only the pool holds back keeps others from taking what it waits for; one that its own lease
+        holds back does not.
+        """
+        heads = [(t, self._waiting[r]) for t, r in self._queue.heads() if self._terms.is_known(t)]
+        for _, candidate in heads:
+            if self._is_within_home(candidate) and self._try(candidate, now):
+                return True
+        for tenant_id, candidate in heads:
+            if self._try(candidate, now):
+                return True
+            if self._pressure.lease_room(tenant_id, now=now) >= self._least(candidate):
+                return False
+        return False
+
+    def _try(self, candidate: Candidate, now: float) -> bool:
+        """Admits a request if it fits, shrunk or after a squeeze; returns whether it did."""
+        entry = candidate.entry
+        terms, held = self._terms.of(entry.tenant_id), self._book.account(entry.tenant_id).blocks
+        least = candidate.least_tokens(terms)
+        smallest = candidate.slots(least, held)
+        firm = candidate.slots(min(least, terms.min_tokens), held)
+        room = self._pressure.room(entry.tenant_id, firm, now=now)
+        if smallest > room:
+            if not self._pressure.squeeze_for(entry.tenant_id, smallest, firm, now=now):
+                return False
+            budget = least
+        else:
+            budget = candidate.largest_tokens(least, room, held)
+        slots = candidate.slots(budget, held)
+        self._book.add(candidate.reservation(budget, floor=terms.min_tokens, now=now))
+        self._granted[entry.request_id] = candidate.grant(budget, slots=slots, now=now)
+        self._queue.serve(entry.request_id)
+        del self._waiting[entry.request_id]
+        return True
+
+    def _claims(self) -> dict[str, int]:
+        """Returns what the waiting requests of tenants with a home share need at least, by tenant id."""
+        claims: dict[str, int] = {}
+        for candidate in self._waiting.values():
+            tenant_id = candidate.entry.tenant_id
+            if tenant_id in self._terms.home_shares:
+                claims[tenant_id] = claims.get(tenant_id, 0) + self._least(candidate)
+        return claims
+
+    def _least(self, candidate: Candidate) -> int:
+        """Returns the fewest slots that a request can be admitted with now."""
+        tenant_id = candidate.entry.tenant_id
+        if not self._terms.is_known(tenant_id):
+            return candidate.most_slots(candidate.kv.budget_tokens)
+        least = candidate.least_tokens(self._terms.of(tenant_id))
+        return candidate.slots(least, self._book.account(tenant_id).blocks)
+
+    def _is_within_home(self, candidate: Candidate) -> bool:
+        """Returns whether a request fits into what is left of its tenant's home share."""
+        tenant_id = candidate.entry.tenant_id
+        home = self._terms.home_shares.get(tenant_id, 0)
+        return home > 0 and self.reserved_by(tenant_id) + self._least(candidate) <= home
+
+    def _may_wait(self, candidate: Candidate, now: float) -> bool:
+        tenant_id = candidate.entry.tenant_id
+        if len(self._queue.of(tenant_id)) > self._terms.of(tenant_id).queue_requests:
+            return False
+        wait_s = self._wait_s(candidate, now)
+        return self._is_within_home(candidate) or wait_s <= self.patience_s(candidate.entry.request_id)
+
+    def _wait_s(self, candidate: Candidate, now: float) -> float:
+        """Returns when a waiting request is expected to be admitted: all that its tenant wants before it counts."""
+        tenant_id = candidate.entry.tenant_id
+        ahead = 0
+        for request_id in self._queue.of(tenant_id):
+            ahead += self._least(self._waiting[request_id])
+            if request_id == candidate.entry.request_id:
+                break
+        known = self._terms.is_known(tenant_id)
+        by_lease = self._forecast(ahead - self._pressure.lease_room(tenant_id, now=now), tenant_id, now) if known else 0
+        return max(by_lease, self._forecast(ahead - (self._pool_slots - self._book.total), None, now))
+
+    def _forecast(self, shortfall: int, tenant_id: str | None, now: float) -> float:
+        """Returns when releases, of one tenant or of all, will have freed a shortfall."""
+        running: list[Reservation] = [r for r in self._book.reservations() if tenant_id in (None, r.tenant_id)]
+        return retry_after_s(
+            max(0, shortfall),
+            slots_per_s=self._demand.slots_per_s(tenant_id, now=now),
+            releases=[r.release() for r in running],
+            unknown_s=self._terms.ttl_s if shortfall > 0 else 0.0,
+        )
+
+    def _leave_queue(self, request_id: str) -> None:
+        self._queue.remove(request_id)
+        del self._waiting[request_id]

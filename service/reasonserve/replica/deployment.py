@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,10 +15,12 @@ from reasonserve.controller_client import read_admin_token
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.resolve import resolve_model
 from reasonserve.replica.admission import Admission
+from reasonserve.replica.desk import Desk
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
-from reasonserve.replica.messages import GenerateCall, Item
+from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.replica.service import ReplicaService
 from reasonserve.replica.startup import active_profile, checked_handshake, load_factory
+from reasonserve.replica.watch import EngineWatch
 
 
 class Replica:
@@ -49,16 +52,32 @@ class Replica:
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
         self._engine = load_factory(engine_factory)(config, model_path, profile)
         handshake = checked_handshake(self._engine)
-        admission = Admission(pool_slots=handshake.pool_slots, buffer_tokens=config.engine.buffer_tokens)
+        admission = Admission(
+            pool_slots=handshake.pool_slots, buffer_tokens=config.engine.buffer_tokens, now=time.monotonic()
+        )
+        self._desk = Desk(admission=admission, engine=self._engine)
+        self._watch = EngineWatch(self._engine)
         identity = ReplicaIdentity(
             replica_id=serve.get_replica_context().replica_id.unique_id, model=config.model, handshake=handshake
         )
         self._lease = LeaseClient(
-            endpoint=controller_endpoint, token=token, identity=identity, admission=admission, load=self._engine.load
+            endpoint=controller_endpoint,
+            token=token,
+            identity=identity,
+            admission=admission,
+            desk=self._desk,
+            load=self._engine.load,
         )
+        self._desk.on_change(self._lease.use_changed)
         self._service = ReplicaService(
-            engine=self._engine, admission=admission, model=config.model, use_changed=self._lease.use_changed
+            engine=self._engine,
+            desk=self._desk,
+            watch=self._watch,
+            model=config.model,
+            chunk_delay_s=config.replicas.chunk_delay_ms / 1000,
         )
+        self._desk.start()
+        self._watch.start()
         self._lease.start()
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
@@ -70,6 +89,14 @@ class Replica:
             async for item in items:
                 yield item
 
+    async def count_tokens(self, given: Input) -> TokenCount | Failed:
+        """Returns what ``ReplicaService.count_tokens`` does; called by handle."""
+        return self._service.count_tokens(given)
+
+    async def model_info(self) -> ModelInfo:
+        """Returns what the model can do; called by handle."""
+        return self._service.model_info()
+
     async def check_health(self) -> None:
         """Returns if the engine lives and the lease is renewed; Ray Serve replaces a replica that raises."""
         await self._engine.check_health()
@@ -77,7 +104,8 @@ class Replica:
 
     async def __del__(self) -> None:
         """Stops lease and engine; Ray Serve awaits it once the running requests have ended."""
-        if lease := getattr(self, "_lease", None):
-            await lease.stop()
+        for name in ("_lease", "_desk", "_watch"):
+            if part := getattr(self, name, None):
+                await part.stop()
         if engine := getattr(self, "_engine", None):
             engine.shutdown()

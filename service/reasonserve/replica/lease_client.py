@@ -1,7 +1,8 @@
 """Holds the replica's lease open: reports its use, puts what the controller answers in force.
 
-One task for the life of the replica. It renews every third of the time to live and reports a change of
-use within ``MIN_REPORT_GAP_S``; when the stream breaks it opens a new one with growing, jittered pauses.
+One task for the life of the replica. It renews about every third of the time to live, a little sooner by chance so
+that a thousand replicas do not renew at once, and reports a change of use within ``MIN_REPORT_GAP_S``, at once where
+a tenant below its guarantee waits; when the stream breaks it opens a new one with growing, jittered pauses.
 Meanwhile admission goes on under the lease it has.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -21,14 +23,17 @@ from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.controller_client import admin_metadata, open_channel, stubs
 from reasonserve.errors import UnavailableError
 from reasonserve.kv import Handshake
-from reasonserve.replica.admission import Admission, Lease
+from reasonserve.replica.admission import Admission, Lease, TenantUse
+from reasonserve.replica.desk import Desk
 from reasonserve.replica.protocol import EngineLoad
 from reasonserve.replica.sizing import TenantTerms
 
 MIN_REPORT_GAP_S = 0.1
+"""A burst of admissions and releases becomes one report."""
 LOAD_POLL_S = 0.5
 """How often the engine is asked how full it is; the controller hears of it when that changed."""
-"""A burst of admissions and releases becomes one report."""
+RENEWAL_JITTER = 0.2
+"""A renewal comes by up to this part sooner than it is due."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
@@ -63,7 +68,8 @@ class LeaseClient:
         endpoint: ``host:port`` of the controller.
         token: The admin token.
         identity: Who reports.
-        admission: Where leases are put in force and use is read.
+        admission: Where use is read.
+        desk: Where leases are put in force.
         load: Returns how full the engine is.
     """
 
@@ -74,17 +80,21 @@ class LeaseClient:
         token: str,
         identity: ReplicaIdentity,
         admission: Admission,
+        desk: Desk,
         load: Callable[[], Awaitable[EngineLoad]],
     ) -> None:
         self._endpoint = endpoint
         self._metadata = admin_metadata(token)
         self._identity = identity
         self._admission = admission
+        self._desk = desk
         self._load = load
         self._changed = asyncio.Event()
         self._renewal_s = 1.0  # until the first lease says how long it lasts
         self._reported_at = 0.0
         self._reported_used_slots = 0
+        self._applied_seq = 0
+        self._granted: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -130,6 +140,7 @@ class LeaseClient:
     async def _open(self, channel: grpc.aio.Channel) -> tuple[Call, AsyncIterator[pb.LeaseResponse]]:
         """Opens a stream and sees it through its first lease, so that pauses only shorten once it works."""
         call = stubs(channel).leases.Lease(metadata=self._metadata)
+        self._applied_seq = 0
         try:
             await self._report(call)
             responses = aiter(call)
@@ -151,8 +162,9 @@ class LeaseClient:
 
     async def _report_on_change(self, call: Call) -> None:
         while True:
-            await asyncio.sleep(MIN_REPORT_GAP_S)
-            renew_at = self._reported_at + self._renewal_s
+            if not self._admission.is_urgent:
+                await asyncio.sleep(MIN_REPORT_GAP_S)
+            renew_at = self._reported_at + self._renewal_s * random.uniform(1 - RENEWAL_JITTER, 1)
             while not (self._changed.is_set() or time.monotonic() >= renew_at or await self._load_changed()):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), min(LOAD_POLL_S, self._renewal_s))
@@ -178,25 +190,30 @@ class LeaseClient:
             used_slots=load.used_slots,
             bytes_per_slot=handshake.bytes_per_slot,
             profile_id=handshake.profile_id,
-            tenants=[
-                pb.TenantDemand(
-                    tenant_id=use.tenant_id,
-                    reserved_slots=use.reserved_slots,
-                    wanted_slots=use.wanted_slots,
-                    active_requests=use.active_requests,
-                    refused_requests=use.refused_requests,
-                )
-                for use in self._admission.use(now=reported_at)
-            ],
+            tenants=self._demands(reported_at),
+            applied_seq=self._applied_seq,
         )
         await call.write(report)
         self._reported_at = reported_at
         self._reported_used_slots = load.used_slots
 
+    def _demands(self, now: float) -> list[pb.TenantDemand]:
+        """Returns what is reported of each tenant; in a stream's first report also what an earlier lease allows yet."""
+        uses = {use.tenant_id: use for use in self._admission.use(now=now)}
+        claims = {} if self._applied_seq else self._admission.leases_in_force(now=now)
+        idle = {tenant_id: TenantUse(tenant_id=tenant_id) for tenant_id in claims if tenant_id not in uses}
+        return [_to_demand(use, claims.get(tenant_id, 0)) for tenant_id, use in (uses | idle).items()]
+
     def _apply(self, response: pb.LeaseResponse) -> None:
+        """Puts an answer in force; one that took slots away is confirmed at once, so that another may have them."""
         lease = to_lease(response)
         self._renewal_s = lease.ttl_s / 3
-        self._admission.apply_lease(lease, granted_at=self._reported_at)
+        self._desk.apply_lease(lease, granted_at=self._reported_at)
+        self._applied_seq = response.seq
+        granted = {tenant_id: terms.slots for tenant_id, terms in lease.tenants.items()}
+        if any(granted.get(tenant_id, 0) < slots for tenant_id, slots in self._granted.items()):
+            self._changed.set()
+        self._granted = granted
 
 
 def to_lease(response: pb.LeaseResponse) -> Lease:
@@ -214,9 +231,23 @@ def to_lease(response: pb.LeaseResponse) -> Lease:
                 min_tokens=granted.tenant.request_budget.min_tokens,
                 default_tokens=granted.tenant.request_budget.default_tokens,
                 max_tokens=granted.tenant.request_budget.max_tokens,
+                weight=max(1, granted.tenant.weight),
             )
             for granted in response.tenants
         },
+    )
+
+
+def _to_demand(use: TenantUse, leased_slots: int) -> pb.TenantDemand:
+    return pb.TenantDemand(
+        tenant_id=use.tenant_id,
+        reserved_slots=use.reserved_slots,
+        wanted_slots=use.wanted_slots,
+        active_requests=use.active_requests,
+        refused_requests=use.refused_requests,
+        leased_slots=leased_slots,
+        queued_requests=use.queued_requests,
+        squeezed_slots=use.squeezed_slots,
     )
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from reasonserve.errors import InvalidRequestError
 from reasonserve.kv import KvRequest, Method, PromptModeName
 
+DEFAULT_QUEUE_REQUESTS = 64
+DEFAULT_QUEUE_WAIT_S = 10.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TenantTerms:
@@ -20,6 +23,9 @@ class TenantTerms:
         min_tokens: Smallest budget of one request.
         default_tokens: Budget of a request that names none.
         max_tokens: Largest budget of one request.
+        weight: Share of contended memory relative to other tenants.
+        queue_requests: Most requests that may wait for memory here.
+        queue_wait_s: Longest that one may wait.
     """
 
     tenant_id: str
@@ -29,6 +35,9 @@ class TenantTerms:
     min_tokens: int
     default_tokens: int
     max_tokens: int
+    weight: int = 1
+    queue_requests: int = DEFAULT_QUEUE_REQUESTS
+    queue_wait_s: float = DEFAULT_QUEUE_WAIT_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

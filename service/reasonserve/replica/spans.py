@@ -9,10 +9,10 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
 from reasonserve.errors import BudgetExhaustedError
-from reasonserve.kv import KvRequest, RoundEvent
+from reasonserve.kv import RoundEvent
+from reasonserve.replica.admission import Grant
 from reasonserve.replica.messages import ChatInput, GenerateCall
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
-from reasonserve.replica.sizing import reservation_slots
 from reasonserve.telemetry import names
 from reasonserve.telemetry.tracing import mark_failed
 
@@ -34,10 +34,16 @@ def admission(call: GenerateCall) -> Iterator[Span]:
             raise
 
 
-def record_reservation(span: Span, kv: KvRequest, *, prompt_tokens: int, max_new_tokens: int) -> None:
+def record_grant(span: Span, grant: Grant) -> None:
     """Notes what admission decided."""
-    slots = reservation_slots(kv, prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens)
-    span.set_attributes({names.KV_BUDGET_TOKENS: kv.budget_tokens, names.KV_RESERVED_SLOTS: slots})
+    span.set_attributes(
+        {
+            names.KV_BUDGET_TOKENS: grant.kv.budget_tokens,
+            names.KV_WISHED_TOKENS: grant.wished_tokens,
+            names.KV_RESERVED_SLOTS: grant.slots,
+            names.QUEUED_S: grant.queued_s,
+        }
+    )
 
 
 class InferenceSpan:

@@ -1,0 +1,115 @@
+"""What tenants ask for and get at one replica: sizes, refusals, releases. Remembers and forgets; decides nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reasonserve.replica.book import Account, Book
+from reasonserve.replica.retry import ReleaseRate
+
+_RECENT = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TenantUse:
+    """A tenant's use and demand here.
+
+    Attributes:
+        tenant_id: The tenant.
+        reserved_slots: Slots reserved by admitted requests.
+        wanted_slots: Slots that waiting requests would hold unshrunk, and refused ones that are expected back.
+        active_requests: Requests admitted and not finished.
+        refused_requests: Requests refused for want of slots so far.
+        queued_requests: Requests that wait.
+        squeezed_slots: Slots that were taken from running requests and not given back.
+    """
+
+    tenant_id: str
+    reserved_slots: int = 0
+    wanted_slots: int = 0
+    active_requests: int = 0
+    refused_requests: int = 0
+    queued_requests: int = 0
+    squeezed_slots: int = 0
+
+
+@dataclass(slots=True)
+class _Tenant:
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    refused: int = 0
+    expected: list[tuple[float, int]] = field(default_factory=list)  # (expected back until, slots)
+    released: ReleaseRate | None = None
+
+
+class Demand:
+    """Demand by tenant.
+
+    Args:
+        now: Start of observation, in seconds.
+    """
+
+    def __init__(self, *, now: float) -> None:
+        self._tenants: dict[str, _Tenant] = {}
+        self._released = ReleaseRate(now=now)
+        self._since = now
+
+    def asked(self, tenant_id: str, slots: int) -> None:
+        """Notes what a request would hold unshrunk."""
+        self._of(tenant_id).recent.append(slots)
+
+    def typical_slots(self, tenant_id: str, default: int) -> int:
+        """Returns the largest of the sizes last asked for, or a default before the first."""
+        tenant = self._tenants.get(tenant_id)
+        return max(tenant.recent, default=default) if tenant else default
+
+    def refused(self, tenant_id: str, slots: int, *, until: float) -> None:
+        """Notes a refusal; it counts as demand until the client is due again."""
+        tenant = self._of(tenant_id)
+        tenant.refused += 1
+        tenant.expected.append((until, slots))
+
+    def released(self, tenant_id: str, slots: int, *, now: float) -> None:
+        """Notes slots that came free."""
+        tenant = self._of(tenant_id)
+        tenant.released = tenant.released or ReleaseRate(now=self._since)
+        tenant.released.note(slots, now=now)
+        self._released.note(slots, now=now)
+
+    def slots_per_s(self, tenant_id: str | None, *, now: float) -> float:
+        """Returns the release rate of one tenant, or of all for None."""
+        if tenant_id is None:
+            return self._released.slots_per_s(now=now)
+        tenant = self._tenants.get(tenant_id)
+        return tenant.released.slots_per_s(now=now) if tenant and tenant.released else 0.0
+
+    def use(self, book: Book, queued: Mapping[str, Sequence[int]], *, now: float) -> tuple[TenantUse, ...]:
+        """Returns every tenant's use and demand, by tenant id.
+
+        Args:
+            book: What is reserved.
+            queued: Unshrunk sizes of the waiting requests, by tenant id.
+            now: The time; demand that did not come back until then is forgotten.
+        """
+        for tenant in self._tenants.values():
+            tenant.expected = [(until, slots) for until, slots in tenant.expected if now < until]
+        return tuple(
+            self._use(tenant_id, book.accounts.get(tenant_id) or Account(), queued.get(tenant_id, ()))
+            for tenant_id in sorted(self._tenants)
+        )
+
+    def _use(self, tenant_id: str, account: Account, queued: Sequence[int]) -> TenantUse:
+        tenant = self._tenants[tenant_id]
+        return TenantUse(
+            tenant_id=tenant_id,
+            reserved_slots=account.reserved,
+            wanted_slots=sum(queued) + sum(slots for _, slots in tenant.expected),
+            active_requests=len(account.requests),
+            refused_requests=tenant.refused,
+            queued_requests=len(queued),
+            squeezed_slots=sum(r.squeezed_slots for r in account.requests.values()),
+        )
+
+    def _of(self, tenant_id: str) -> _Tenant:
+        return self._tenants.setdefault(tenant_id, _Tenant())

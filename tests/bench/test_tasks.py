@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasonserve.bench.tasks import chaser, lookup, words
-from reasonserve.bench.tasks.sample import Sample
+from reasonserve.bench.tasks.sample import Grade, Sample
 
 SPLITS = st.sampled_from(["train", "probe", "test"])
 INDEX = st.integers(0, 10**6)
@@ -40,14 +40,17 @@ def test_the_answer_of_a_chaser_is_what_its_program_computes(split, index, lines
 
 @given(split=SPLITS, index=INDEX)
 @settings(deadline=None, max_examples=60)
-def test_the_answers_of_look_ups_are_in_the_table(split, index):
-    for make, (records, asked) in ((lookup.make_retrieval, lookup.RETRIEVAL), (lookup.make_multikey, lookup.MULTIKEY)):
+def test_look_ups_read_stated_facts_only_and_multikey_each_once(split, index):
+    for make, (facts, lines) in ((lookup.make_retrieval, lookup.RETRIEVAL), (lookup.make_multikey, lookup.MULTIKEY)):
         sample = make(split, index)
-        table, keys = sample.prompt.removeprefix("<bos> ").removesuffix(" > ?").split(" | ")
-        pairs = dict(record.split() for record in table.removesuffix(" ;").split(" ; "))
-        expected = " ; ".join(f"{key} {pairs[key]}" for key in keys.split())
-        assert sample.answer == f"{expected} ; {words.END}"
-        assert (len(pairs), len(set(keys.split()))) == (records, asked)
+        values, asked = run_program(sample.prompt)
+        said = sample.answer.split()
+        assert said[-2] == f"{asked}={values[asked]}"
+        stated = {word.split("=")[0] for word in sample.prompt.split(" | ")[0].split()[1:]}
+        read = [said[start + place].split("=")[0] for start in range(0, 10 * lines, 10) for place in (2, 5)]
+        assert len(stated) == facts
+        assert set(read) <= stated
+        assert make is lookup.make_retrieval or len(set(read)) == len(read) == facts
 
 
 @given(split=SPLITS, index=INDEX)
@@ -74,12 +77,9 @@ def test_the_lines_come_in_no_order():
 @pytest.mark.parametrize("make", [chaser.make, lookup.make_retrieval, lookup.make_multikey])
 def test_the_answer_is_graded_right_and_nothing_else_is(make):
     sample: Sample = make("test", 0)
-    grade = chaser.grade if make is chaser.make else lookup.grade
-    assert grade(sample, sample.answer) == grade(sample, sample.answer).__class__(correct=True, part=1.0)
-    assert not grade(sample, "").correct
-    assert grade(sample, "").part == 0.0
+    assert chaser.grade(sample, sample.answer) == Grade(correct=True, part=1.0)
+    assert chaser.grade(sample, "") == Grade(correct=False, part=0.0)
     said = sample.answer.split()
-    said[-2] = "v0"  # the last value, or the last record's end
-    wrong = grade(sample, " ".join(said))
-    assert not wrong.correct
-    assert wrong.part == pytest.approx(1.0 if make is chaser.make else 1 - 1 / len(sample.answer.split()[:-1]) * 3)
+    lines = len(said) // 10
+    assert chaser.grade(sample, " ".join([*said[:-2], "v0", words.END])) == Grade(correct=False, part=1.0)
+    assert chaser.grade(sample, " ".join(["#9", *said[1:]])) == Grade(correct=True, part=pytest.approx(1 - 1 / lines))

@@ -20,7 +20,7 @@ from reasonserve.bench.tasks import chaser, lookup, words
 from reasonserve.bench.tasks.sample import Sample
 
 _IGNORED = -100
-_SHARES = {"chaser": 0.5, "retrieval": 0.15, "multikey": 0.35}
+_SHARES = {"chaser": 0.7, "retrieval": 0.1, "multikey": 0.2}
 """Share of the batches that each task makes up."""
 
 
@@ -141,10 +141,10 @@ def train(model: Any, steps: int, rate: float, stream: Iterator[tuple[Tensor, Te
 def main(
     output: Annotated[Path, typer.Argument(help="Folder to write: config, weights, tokenizer.")],
     start: Annotated[Path | None, typer.Option("--start", help="Folder whose weights to go on from.")] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 1500,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 600,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Questions in a batch.")] = 12,
-    rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 1e-3,
-    lines: Annotated[tuple[int, int], typer.Option("--lines", help="Lines of a program, fewest and most.")] = (20, 32),
+    rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 5e-4,
+    lines: Annotated[tuple[int, int], typer.Option("--lines", help="Lines of a program, fewest and most.")] = (16, 32),
     seed: Annotated[int, typer.Option("--seed", help="Of weights and questions.")] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; the sums depend on it.")] = 1,
 ) -> None:

@@ -33,49 +33,44 @@ def make(split: Split, index: int, lines: int | None = None) -> Sample:
     """
     chance = generator("chaser", split, index)
     count = lines if lines is not None else chance.randint(24, 32)
-    given = _GIVEN
-    numbers = chance.sample(range(words.NUM_VARIABLES), given + count)
-    values = {number: chance.randrange(words.NUM_DIGITS) for number in numbers[:given]}
-    opening = [words.binding(number, value) for number, value in values.items()]
-    program, work = _program(chance, numbers, given, values)
-    chance.shuffle(program)
-    asked = chance.choice(numbers[given:])
-    question = [
-        words.BEGIN,
-        *opening,
-        "|",
-        *(word for line in program for word in line),
-        ">",
-        words.variable(asked),
-        "?",
-    ]
-    answer = [*work, words.variable(asked), words.binding(asked, values[asked]), words.END]
-    return Sample(f"chaser/{split}/{index}", " ".join(question), " ".join(answer))
+    operands = [(_operand(chance, known), _operand(chance, known)) for known in range(_GIVEN, _GIVEN + count)]
+    return write(f"chaser/{split}/{index}", chance, _GIVEN, operands)
 
 
-def _program(
-    chance: random.Random, numbers: list[int], given: int, values: dict[int, int]
-) -> tuple[list[list[str]], list[str]]:
-    """Returns the lines in order and the words that run them; adds every result to ``values``."""
-    program: list[list[str]] = []
-    work: list[str] = []
-    for place in range(given, len(numbers)):
-        left, right, result = (_operand(chance, numbers, place), _operand(chance, numbers, place), numbers[place])
-        sign = chance.choice("+-")
-        values[result] = values[left if sign == "+" else right]
-        name = words.label(place - given + 1)
-        program.append([name, words.variable(left), sign, words.variable(right), "=", words.variable(result), ";"])
-        work += [name, words.variable(left), words.binding(left, values[left]), sign, words.variable(right)]
-        work += [words.binding(right, values[right]), "=", words.variable(result)]
-        work += [words.binding(result, values[result]), ";"]
-    return program, work
-
-
-def _operand(chance: random.Random, numbers: list[int], known: int) -> int:
+def _operand(chance: random.Random, known: int) -> int:
     draw = chance.random()
     if draw < _RECENT:
-        return chance.choice(numbers[max(0, known - 4) : known])
-    return chance.choice(numbers[:3] if draw < _RECENT + _HOT else numbers[:known])
+        return chance.randrange(max(0, known - 4), known)
+    return chance.randrange(3 if draw < _RECENT + _HOT else known)
+
+
+def write(name: str, chance: random.Random, given: int, operands: list[tuple[int, int]]) -> Sample:
+    """Writes a program and its run.
+
+    Args:
+        name: Of the question.
+        chance: Draws variables, digits, signs, the order of the lines and the question.
+        given: Variables that the prompt states.
+        operands: Of each line, by place: stated variables first, then results in order.
+    """
+    numbers = chance.sample(range(words.NUM_VARIABLES), given + len(operands))
+    values = {number: chance.randrange(words.NUM_DIGITS) for number in numbers[:given]}
+    opening = [words.binding(number, value) for number, value in values.items()]
+    program: list[list[str]] = []
+    work: list[str] = []
+    for line, (first, second) in enumerate(operands, start=1):
+        left, right, result, sign = numbers[first], numbers[second], numbers[given + line - 1], chance.choice("+-")
+        values[result] = values[left if sign == "+" else right]
+        label, names = words.label(line), [words.variable(number) for number in (left, right, result)]
+        bound = [words.binding(number, values[number]) for number in (left, right, result)]
+        program.append([label, names[0], sign, names[1], "=", names[2], ";"])
+        work += [label, names[0], bound[0], sign, names[1], bound[1], "=", names[2], bound[2], ";"]
+    chance.shuffle(program)
+    asked = chance.choice(numbers[given:])
+    text = [word for row in program for word in row]
+    question = [words.BEGIN, *opening, "|", *text, ">", words.variable(asked), "?"]
+    answer = [*work, words.variable(asked), words.binding(asked, values[asked]), words.END]
+    return Sample(name, " ".join(question), " ".join(answer))
 
 
 def grade(sample: Sample, output: str) -> Grade:

@@ -1,0 +1,1 @@
+"""The Helm chart's values as typed data, from which its schema, values file and README are written."""

@@ -184,13 +184,14 @@ def test_only_what_can_be_called_back_is_lent():
     assert door.enter("3", "b", prompt=90, max_new=400, method="full").queued_s == 0.0
 
 
-def test_a_smaller_lease_squeezes_and_admits_nobody(door):
+def test_a_smaller_lease_squeezes_and_what_is_guaranteed_waits_for_the_controller(door):
     door.enter("1", budget_tokens=100)
     door.admission.apply_lease(lease(terms(slots=80, queue_requests=0)), granted_at=1.0, now=1.0)
     door.look()
     assert door.budgets == {"1": 80 - 10 - BUFFER}
-    with pytest.raises(BudgetExhaustedError):
-        door.enter("2", prompt=1, max_new=1)
+    assert not door.admission.is_urgent
+    assert door.enter("2", prompt=1, max_new=1) is None
+    assert door.admission.is_urgent
 
 
 @pytest.mark.parametrize(("limit", "prompt"), [(600, 700), (2000, 1001)])
@@ -242,7 +243,7 @@ def test_who_may_wait_does_and_is_next():
 
 
 def test_who_would_wait_longer_than_the_client_is_refused_at_once():
-    door = Door(leased(terms()))
+    door = Door(leased(terms(limit=400)))
     door.enter("1", prompt=100, max_new=290, method="full", now=1.0)
     door.admission.progress("1", 90, now=4.0)
     with pytest.raises(BudgetExhaustedError):  # 6.7 s are expected

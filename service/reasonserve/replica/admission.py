@@ -18,13 +18,12 @@ request of each guaranteed tenant always finds free slots, for squeezed ones tak
 from __future__ import annotations
 
 from reasonserve.errors import BudgetExhaustedError
-from reasonserve.replica.book import Book, Reservation
+from reasonserve.replica.book import Book
 from reasonserve.replica.demand import Demand, TenantUse
 from reasonserve.replica.fair_queue import FairQueue
 from reasonserve.replica.lease import Lease, LeaseTerms
 from reasonserve.replica.pressure import Pressure
 from reasonserve.replica.request import Candidate, Entry, Grant
-from reasonserve.replica.retry import retry_after_s
 
 __all__ = ["Admission", "Entry", "Grant", "Lease", "TenantUse"]
 
@@ -98,7 +97,7 @@ class Admission:
         """Takes a waiting request out, and returns what to tell its client."""
         candidate = self._waiting[request_id]
         tenant_id = candidate.entry.tenant_id
-        slots, wait = self._least(candidate), self._wait_s(candidate, now)
+        slots, wait = self._least(candidate), self._wait_s(candidate, now, unknown_s=self._terms.ttl_s)
         self._leave_queue(request_id)
         wished = candidate.most_slots(candidate.kv.budget_tokens)
         self._demand.refused(tenant_id, wished, until=now + wait + self._terms.ttl_s / 3)
@@ -260,13 +259,22 @@ class Admission:
         return home > 0 and self.reserved_by(tenant_id) + self._least(candidate) <= home
 
     def _may_wait(self, candidate: Candidate, now: float) -> bool:
-        tenant_id = candidate.entry.tenant_id
-        if len(self._queue.of(tenant_id)) > self._terms.of(tenant_id).queue_requests:
-            return False
-        wait_s = self._wait_s(candidate, now)
-        return self._is_within_home(candidate) or wait_s <= self.patience_s(candidate.entry.request_id)
+        """Returns whether a request may wait: in its tenant's limits, and if it is not known to wait in vain.
 
-    def _wait_s(self, candidate: Candidate, now: float) -> float:
+        A tenant below its guarantee is due room, and one that only its lease holds back may be leased more in a moment.
+        """
+        tenant_id = candidate.entry.tenant_id
+        terms, least = self._terms.of(tenant_id), self._least(candidate)
+        if self._is_within_home(candidate):
+            return True
+        if len(self._queue.of(tenant_id)) > terms.queue_requests:
+            return False
+        held = self.reserved_by(tenant_id)
+        if held + least <= terms.limit_slots and self._pressure.pool_room() >= least:
+            return True
+        return self._wait_s(candidate, now, unknown_s=0.0) <= self.patience_s(candidate.entry.request_id)
+
+    def _wait_s(self, candidate: Candidate, now: float, *, unknown_s: float) -> float:
         """Returns when a waiting request is expected to be admitted: all that its tenant wants before it counts."""
         tenant_id = candidate.entry.tenant_id
         ahead = 0
@@ -274,19 +282,13 @@ class Admission:
             ahead += self._least(self._waiting[request_id])
             if request_id == candidate.entry.request_id:
                 break
-        known = self._terms.is_known(tenant_id)
-        by_lease = self._forecast(ahead - self._pressure.lease_room(tenant_id, now=now), tenant_id, now) if known else 0
-        return max(by_lease, self._forecast(ahead - (self._pool_slots - self._book.total), None, now))
-
-    def _forecast(self, shortfall: int, tenant_id: str | None, now: float) -> float:
-        """Returns when releases, of one tenant or of all, will have freed a shortfall."""
-        running: list[Reservation] = [r for r in self._book.reservations() if tenant_id in (None, r.tenant_id)]
-        return retry_after_s(
-            max(0, shortfall),
-            slots_per_s=self._demand.slots_per_s(tenant_id, now=now),
-            releases=[r.release() for r in running],
-            unknown_s=self._terms.ttl_s if shortfall > 0 else 0.0,
-        )
+        lacking = ahead - self._pressure.pool_room()
+        wait_s = self._demand.wait_s(lacking, None, self._book, now=now, unknown_s=unknown_s)
+        if self._terms.is_known(tenant_id):
+            lacking = ahead - self._pressure.lease_room(tenant_id, now=now)
+            by_lease = self._demand.wait_s(lacking, tenant_id, self._book, now=now, unknown_s=unknown_s)
+            wait_s = max(wait_s, by_lease)
+        return wait_s
 
     def _leave_queue(self, request_id: str) -> None:
         self._queue.remove(request_id)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reasonserve.replica.book import Account, Book
-from reasonserve.replica.retry import ReleaseRate
+from reasonserve.replica.retry import ReleaseRate, retry_after_s
 
 _RECENT = 8
 
@@ -76,6 +76,23 @@ class Demand:
         tenant.released = tenant.released or ReleaseRate(now=self._since)
         tenant.released.note(slots, now=now)
         self._released.note(slots, now=now)
+
+    def wait_s(self, shortfall: int, tenant_id: str | None, book: Book, *, now: float, unknown_s: float) -> float:
+        """Returns when releases, of one tenant or of all for None, will have freed a shortfall; see ``retry``.
+
+        Args:
+            shortfall: Slots that lack; none where it is not above 0.
+            tenant_id: Whose releases count.
+            book: What runs.
+            now: The time.
+            unknown_s: The answer where slots lack and nothing is known.
+        """
+        return retry_after_s(
+            max(0, shortfall),
+            slots_per_s=self.slots_per_s(tenant_id, now=now),
+            releases=[r.release() for r in book.reservations() if tenant_id in (None, r.tenant_id)],
+            unknown_s=unknown_s if shortfall > 0 else 0.0,
+        )
 
     def slots_per_s(self, tenant_id: str | None, *, now: float) -> float:
         """Returns the release rate of one tenant, or of all for None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -14,14 +13,15 @@ from reasonserve.replica.admission import Admission, Entry, Grant, Lease
 TICK_S = 0.5
 """How often budgets are looked at without an event: a lease may have lapsed, a quiet time may have passed."""
 
-logger = logging.getLogger(__name__)
+RETELL_S = 0.02
+"""A request that was admitted a moment ago may not have reached the engine yet."""
 
 
 class Squeezer(Protocol):
     """The part of an engine that moves budgets; see ``Engine``."""
 
-    async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
-        """Sets the budget of a running request; False where none of that id runs."""
+    async def set_budgets(self, budgets: Mapping[str, int]) -> bool:
+        """Sets budgets of running requests; False where one of the ids does not run."""
 
 
 class Desk:
@@ -69,11 +69,9 @@ class Desk:
         self._waiting[entry.request_id] = future
         try:
             self._admission.enter(entry, now=self._clock())
-            patience_s = 0.0
             self._after_change()
             if not future.done():
-                patience_s = self._admission.patience_s(entry.request_id)
-                await asyncio.wait((future,), timeout=patience_s)
+                await asyncio.wait((future,), timeout=self._admission.patience_s(entry.request_id))
             if not future.done():
                 raise self._admission.give_up(entry.request_id, now=self._clock())
             return future.result()
@@ -92,7 +90,7 @@ class Desk:
     def progress(self, request_id: str, output_tokens: int, rounds: int) -> None:
         """Notes how far a request has come."""
         self._admission.progress(request_id, output_tokens, now=self._clock())
-        if rounds == 1:
+        if rounds:
             self._admission.prompt_gone(request_id, now=self._clock())
 
     def apply_lease(self, lease: Lease, *, granted_at: float) -> None:
@@ -117,22 +115,17 @@ class Desk:
             self._telling = asyncio.create_task(self._tell_engine(), name="budgets")
 
     async def _tell_engine(self) -> None:
-        """Tells the engine of each new budget, the last one of a request only."""
+        """Tells the engine of each new budget, the last one of a request only, until it knew all the requests."""
         while self._untold:
             batch, self._untold = self._untold, {}
-            told = await asyncio.gather(
-                *(self._engine.set_budget(r, budget) for r, budget in batch.items()), return_exceptions=True
-            )
-            for (request_id, budget), answer in zip(batch.items(), told, strict=True):
-                if isinstance(answer, UnavailableError):
-                    return  # the engine died, and with it whatever was to be squeezed
-                if isinstance(answer, BaseException):
-                    raise answer
-                if not answer and self._admission.budget_of(request_id) == budget:
-                    logger.debug("Request %s is not running yet; its budget is told again.", request_id)
-                    self._untold.setdefault(request_id, budget)
-            if self._untold:
-                await asyncio.sleep(0.02)
+            try:
+                known = await self._engine.set_budgets(batch)
+            except UnavailableError:
+                return  # the engine died, and with it whatever was to be squeezed
+            if not known:
+                await asyncio.sleep(RETELL_S)
+                running = {r: b for r, b in batch.items() if self._admission.budget_of(r) == b}
+                self._untold = running | self._untold
 
     async def _tick_forever(self) -> None:
         while True:

@@ -136,6 +136,10 @@ class FakeEngine:
         caches = [cache for rid, cache in self._caches.items() if is_output_of(rid, request_id)]
         return sum(cache.set_budget(budget_tokens) for cache in caches) > 0
 
+    async def set_budgets(self, budgets: Mapping[str, int]) -> bool:
+        """See ``Engine``."""
+        return all([await self.set_budget(request_id, budget) for request_id, budget in budgets.items()])
+
     async def load(self) -> EngineLoad:
         """See ``Engine``."""
         await self.check_health()

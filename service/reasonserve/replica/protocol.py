@@ -246,6 +246,19 @@ class Engine(Protocol):
             UnavailableError: The engine died.
         """
 
+    async def set_budgets(self, budgets: Mapping[str, int]) -> bool:
+        """Sets the budgets of several running requests between the same two steps; see ``set_budget``.
+
+        Args:
+            budgets: New budgets S by request id.
+
+        Returns:
+            Whether bounded requests of all these ids run here; of those that do, the budgets are set in any case.
+
+        Raises:
+            UnavailableError: The engine died.
+        """
+
     async def load(self) -> EngineLoad:
         """Returns how full the engine is.
 

@@ -254,16 +254,21 @@ class SglangEngine:
         return str(self._tokenizer.decode([token_id]))
 
     async def set_budget(self, request_id: str, budget_tokens: int) -> bool:
-        """Sets the budget of a running request, over the way that requests take; see ``Engine``."""
+        """Sets the budget of a running request; see ``Engine``."""
+        return await self.set_budgets({request_id: budget_tokens})
+
+    async def set_budgets(self, budgets: Mapping[str, int]) -> bool:
+        """Sets the budgets of running requests, in one message over the way that requests take; see ``Engine``."""
         from sglang.srt.managers.io_struct import SetInternalStateReq
 
         await self.check_health()
-        running = [rid for rid in self._manager.rid_to_state if is_output_of(rid, request_id)]
-        if not running:
+        running = {r: [rid for rid in self._manager.rid_to_state if is_output_of(rid, r)] for r in budgets}
+        change = {BUDGET_KEY_PREFIX + rid: budgets[r] for r, outputs in running.items() for rid in outputs}
+        if not change:
             return False
-        change = SetInternalStateReq(server_args={BUDGET_KEY_PREFIX + rid: budget_tokens for rid in running})
         # SGLang's reply belongs to the oldest call, so a caller that gives up must not leave one behind.
-        return any(await asyncio.shield(self._manager.set_internal_state(change)))
+        taken = await asyncio.shield(self._manager.set_internal_state(SetInternalStateReq(server_args=change)))
+        return all(running.values()) and any(taken)
 
     async def load(self) -> EngineLoad:
         """Returns how full the engine is, as its scheduler last published it."""

@@ -26,7 +26,9 @@ SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
 
 REQUIRED_SEAMS = (
     "admit",
+    "admit-chunk",
     "attention",
+    "budgets",
     "decode",
     "handshake",
     "min-p",

@@ -14,54 +14,50 @@ CPU = torch.device("cpu")
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_rows_are_never_held_twice(takes: list[bool]) -> None:
-    rows = RowAllocator()
+    rows = RowAllocator(8)
     held: list[int] = []
     for take in takes:
-        if take or not held:
+        if take and len(held) < 8:
             row = rows.take()
             assert row not in held
+            assert 0 <= row < 8
             held.append(row)
-        else:
+        elif held:
             rows.give_back(held.pop(0))
         assert rows.in_use == len(held)
-        assert rows.size >= len(held)
 
 
 def test_a_row_that_nobody_holds_cannot_be_given_back() -> None:
-    rows = RowAllocator()
+    rows = RowAllocator(1)
     rows.give_back(rows.take())
-    with pytest.raises(ValueError, match="Row 0 is not held"):
+    with pytest.raises(ValueError, match="Row 0 of 1 is not held"):
         rows.give_back(0)
 
 
-def test_growth_keeps_what_was_written() -> None:
-    tables = CellTables(num_layers=2, num_kv_heads=3, device=CPU)
-    first = tables.take(5)
-    pinned = torch.arange(12).view(2, 3, 2)
+def test_more_requests_than_rows_are_an_error() -> None:
+    rows = RowAllocator(1)
+    rows.take()
+    with pytest.raises(RuntimeError, match="All 1 rows are held"):
+        rows.take()
+
+
+def test_tables_stay_where_they_are_until_a_list_outgrows_them() -> None:
+    tables = CellTables(rows=3, num_layers=2, num_kv_heads=3, capacity=4, device=CPU)
+    address = tables.cells.data_ptr()
+    first, second = tables.take(), tables.take()
     owned = torch.arange(100, 118).view(2, 3, 3)
     lengths = torch.tensor([[3, 2, 1], [1, 2, 3]])
-    tables.write(first, pinned, owned, lengths)
-    for _ in range(5):
-        tables.take(40)
-    assert torch.equal(tables.cells[first, :, :, :2], pinned)
-    assert torch.equal(tables.cells[first, :, :, 2:5], owned)
+    tables.write(first, owned, lengths)
+    assert tables.cells.data_ptr() == address
+    tables.write(second, torch.arange(36).view(2, 3, 6), torch.full((2, 3), 6))
+    assert torch.equal(tables.cells[first, :, :, :3], owned)
+    assert torch.equal(tables.cells[second, :, :, :6], torch.arange(36).view(2, 3, 6))
     assert torch.equal(tables.owned[first], lengths)
-
-
-def test_append_writes_each_head_at_its_own_place() -> None:
-    tables = CellTables(num_layers=1, num_kv_heads=2, device=CPU)
-    row = tables.take(4)
-    tables.write(
-        row, torch.zeros((1, 2, 1), dtype=torch.int64), torch.tensor([[[7, 8], [9, 0]]]), torch.tensor([[2, 1]])
-    )
-    tables.append(torch.tensor([row]), torch.tensor([[[3, 2]]]), torch.tensor([[[50, 60]]]), longest=4)
-    assert tables.cells[row, 0, 0, :4].tolist() == [0, 7, 8, 50]
-    assert tables.cells[row, 0, 1, :3].tolist() == [0, 9, 60]
 
 
 @pytest.mark.parametrize("captured", [4, 5, 7, 8, 13])
 def test_windows_come_back_oldest_first(captured: int) -> None:
-    windows = QueryWindows(num_layers=2, window=4, num_heads=1, head_dim=1, like=torch.zeros(0))
+    windows = QueryWindows(rows=2, num_layers=2, window=4, num_heads=1, head_dim=1, like=torch.zeros(0))
     other, row = windows.take(), windows.take()
     for n in range(captured):
         for layer in range(2):
@@ -70,3 +66,13 @@ def test_windows_come_back_oldest_first(captured: int) -> None:
     newest = [float(n) for n in range(captured - 4, captured)]
     assert windows.oldest_first(row, captured)[0].flatten().tolist() == newest
     assert windows.oldest_first(row, captured)[1].flatten().tolist() == [10 + n for n in newest]
+
+
+def test_what_nobody_captures_disturbs_no_window() -> None:
+    windows = QueryWindows(rows=1, num_layers=1, window=2, num_heads=1, head_dim=1, like=torch.zeros(0))
+    row = windows.take()
+    for n in range(2):
+        windows.store(
+            0, torch.tensor([windows.nobody, row, windows.nobody]), torch.tensor([0, n, 0]), -torch.ones(3, 1, 1)
+        )
+    assert windows.oldest_first(row, 2).flatten().tolist() == [-1.0, -1.0]

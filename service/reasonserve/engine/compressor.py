@@ -6,7 +6,8 @@ One per scheduler process. It owns every request's state, the cell tables and th
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -14,13 +15,15 @@ import torch
 
 from reasonalloc.profile import LayerProfile
 from reasonserve.engine import rows
+from reasonserve.engine.candidates import gather_candidates
 from reasonserve.engine.methods import check_satisfiable
 from reasonserve.engine.recorder import RoundRecorder
+from reasonserve.engine.reports import attach, round_event
 from reasonserve.engine.requests import RequestState, parse_kv_request
-from reasonserve.engine.rounds import RoundInput, RoundOutput, run_round
+from reasonserve.engine.rounds import run_round
 from reasonserve.engine.sampling import mix_seed
 from reasonserve.engine.tables import CellTables, QueryWindows
-from reasonserve.kv import REPORT_KEY, KvRequest, RoundEvent
+from reasonserve.kv import KvRequest, RoundEvent
 
 if TYPE_CHECKING:
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
@@ -37,6 +40,7 @@ class Compressor:
     Attributes:
         tables: Cell tables of the requests that had a round.
         windows: Query windows of the requests that near one.
+        pool_is_short: Whether every bounded request captures queries, so that it can be squeezed in time.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class Compressor:
         settings: EngineSettings,
         profile: LayerProfile | None,
     ) -> None:
-        device = pool.k_cells.device
         self.pool = pool
         self.settings = settings
         self.profile = profile
-        self.tables = CellTables(pool.layer_num, pool.head_num, device)
-        self.windows = QueryWindows(pool.layer_num, settings.window_tokens, num_heads, pool.head_dim, pool.k_cells[:0])
+        self.pool_is_short = False
+        rows = req_to_token.shape[0]
+        self.tables = CellTables(rows, pool.layer_num, pool.head_num, settings.table_cells, pool.k_cells.device)
+        self.windows = QueryWindows(
+            rows, pool.layer_num, settings.window_tokens, num_heads, pool.head_dim, pool.k_cells
+        )
         self._req_to_token = req_to_token
         self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
         self._by_pool_row: dict[int, RequestState] = {}
@@ -86,35 +93,61 @@ class Compressor:
             if state.shared_slots < 0:
                 state.shared_slots = req.prefix_len
             held = state.count(req.kv.kv_allocated_len)
-            _attach(req, len(req.output_ids), held, state, None)
+            attach(req, len(req.output_ids), held, state)
 
     def growth_left(self, req: Req) -> int:
         """Returns the slots that a request may still take on top of what it holds and what its prefill takes."""
         state = self.state_of(req)
         left = max(0, int(req.sampling_params.max_new_tokens) - len(req.output_ids))
-        filled = req.kv.kv_allocated_len or len(req.origin_input_ids) + len(req.output_ids)
+        prefilled = len(req.origin_input_ids) + len(req.output_ids)
+        # The last token is not stored yet; a shorter row that is still dense is in the midst of its prefill.
+        in_prefill = state.table_row < 0 and req.kv.kv_allocated_len < prefilled - 1
+        filled = prefilled if in_prefill else req.kv.kv_allocated_len
         return state.growth_left(filled, left, self.settings.window_tokens)
+
+    def set_budget(self, req: Req, budget_tokens: int) -> bool:
+        """Sets the budget that a request's caller wants; False for a request without one."""
+        state = self.state_of(req)
+        if state.compressible:
+            state.ask(budget_tokens)
+        return state.compressible
 
     def run_due_rounds(self, batch: ScheduleBatch) -> None:
         """Runs the rounds that are due, before SGLang asks whether the next step fits its pool."""
-        shrunk: dict[int, int] = {}
+        due: list[int] = []
+        for i, req, state in self.running(batch):
+            allocated = req.kv.kv_allocated_len
+            state.count(allocated)
+            if state.round_due(allocated, self.settings.window_tokens):
+                due.append(i)
+            elif state.squeezing and state.surplus_slots(allocated) <= 0:
+                state.settle_without_round()
+        self._run_rounds(batch, due)
+
+    def squeeze(self, batch: ScheduleBatch, budgets: Mapping[int, int]) -> None:
+        """Rounds requests to the given budgets at once.
+
+        Args:
+            batch: The running batch.
+            budgets: New budget by place in the batch, of requests whose query windows are full.
+        """
+        for i, budget in budgets.items():
+            self.state_of(batch.reqs[i]).change_budget(budget)
+        self._run_rounds(batch, list(budgets))
+
+    def running(self, batch: ScheduleBatch) -> Iterator[tuple[int, Req, RequestState]]:
+        """Yields place, request and state of what still holds KV memory in a batch that SGLang did not filter yet."""
         for i, req in enumerate(batch.reqs):
-            state = self.state_of(req)
-            state.count(req.kv.kv_allocated_len)
-            due = state.round_due(req.kv.kv_allocated_len, self.settings.window_tokens)
-            if due and self._owns_budget(req, state, batch.tree_cache):
-                state.event = self._round(req, state, batch.tree_cache)
-                shrunk[i] = req.kv.kv_allocated_len
-        if shrunk:
-            _set_lengths(batch, shrunk)
+            if req.kv.holds_kv:
+                yield i, req, self.state_of(req)
 
     def before_decode(self, batch: ScheduleBatch) -> None:
         """Attaches each request's counters to the token that this step makes; takes windows that fill soon."""
-        for req in batch.reqs:
-            state = self.state_of(req)
+        for _, req, state in self.running(batch):
             self._by_pool_row[req.kv.req_pool_idx] = state
             self._capture_ahead(state, req.kv.kv_allocated_len)
-            self._report(req, state)
+            next_allocated = req.kv.kv_allocated_len + 1
+            attach(req, state.output_tokens(next_allocated), state.count(next_allocated), state)
 
     def release(self, req: Req) -> None:
         """Takes back what a request holds here; called whenever SGLang gives its KV memory back."""
@@ -129,9 +162,22 @@ class Compressor:
         state.reset()
 
     def _capture_ahead(self, state: RequestState, allocated: int) -> None:
-        if state.window_row < 0 and state.captures_next(allocated + 1, self.settings.window_tokens):
+        window = self.settings.window_tokens
+        wanted = state.captures_next(allocated + 1, window) or (self.pool_is_short and state.compressible)
+        if state.window_row < 0 and wanted:
             state.window_row = self.windows.take()
             state.window_start = allocated
+
+    def _run_rounds(self, batch: ScheduleBatch, places: list[int]) -> None:
+        shrunk: dict[int, int] = {}
+        for i in places:
+            req = batch.reqs[i]
+            state = self.state_of(req)
+            if self._owns_budget(req, state, batch.tree_cache):
+                state.event = self._round(req, state, batch.tree_cache)
+                shrunk[i] = req.kv.kv_allocated_len
+        if shrunk:
+            _set_lengths(batch, shrunk)
 
     def _owns_budget(self, req: Req, state: RequestState, tree_cache: Any) -> bool:
         if state.kv.prompt_mode == "pinned" or state.table_row >= 0:
@@ -143,7 +189,9 @@ class Compressor:
         allocated = req.kv.kv_allocated_len
         output_tokens = state.output_tokens(allocated)
         rebased = state.table_row < 0 and state.kv.prompt_mode == "evictable"
-        work = self._candidates(state, self._req_to_token[req.kv.req_pool_idx], allocated, rebased)
+        queries_LWQD = self.windows.oldest_first(state.window_row, state.captured(allocated))
+        slots_N = self._req_to_token[req.kv.req_pool_idx, :allocated]
+        work = gather_candidates(state, queries_LWQD, self.pool.layout, self.tables, slots_N, with_prompt=rebased)
         work = replace(work, seed=mix_seed(req.sampling_params.sampling_seed or 0, output_tokens))
         output = run_round(state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self.profile, self.settings)
         state.statistic_LHK = output.statistic_LHN
@@ -154,84 +202,19 @@ class Compressor:
             rows.rebase(req, state, tree_cache, self._req_to_token)
         else:
             rows.give_back_tail(req, state, tree_cache)
-        self._write_table(state, self._req_to_token[req.kv.req_pool_idx], output)
+        if state.table_row < 0:
+            state.table_row = self.tables.take()
+        self.tables.write(state.table_row, output.cells_LHN, output.lengths_LH)
         self.windows.give_back(state.window_row)
         state.window_row = -1
-        evicted_slots = (allocated if rebased else allocated - state.pinned_slots) - state.kv.budget_tokens
-        return self._event(output, unix_time_s, output_tokens, evicted_slots, started)
-
-    def _candidates(
-        self, state: RequestState, row_slots: torch.Tensor, allocated: int, with_prompt: bool
-    ) -> RoundInput:
-        """Collects what competes in a round, in true-position order."""
-        pinned, budget = state.pinned_slots, state.kv.budget_tokens
-        start = 0 if with_prompt else pinned
-        owned_LH = None
-        if state.table_row < 0:
-            cells_LHN = self.pool.cell_ids(row_slots[start:allocated])
-            lengths_LH = torch.full(cells_LHN.shape[:2], allocated - start, device=cells_LHN.device)
-            index_N = torch.arange(start, allocated, device=cells_LHN.device)
-            stays_N = (index_N >= pinned) & (index_N < pinned + budget)
-            releasable_LHN = (~stays_N).expand(cells_LHN.shape)
-        else:
-            owned_LH = self.tables.owned[state.table_row]
-            tail = allocated - pinned - budget
-            longest = int(owned_LH.max()) + tail
-            cells_LHN = self.tables.cells[state.table_row, :, :, pinned : pinned + longest]
-            lengths_LH = owned_LH + tail
-            releasable_LHN = torch.arange(longest, device=cells_LHN.device) >= owned_LH[..., None]
-        queries_LWQD = self.windows.oldest_first(state.window_row, state.captured(allocated))
-        return RoundInput(
-            queries_LWQD=queries_LWQD,
-            cells_LHN=cells_LHN,
-            lengths_LH=lengths_LH,
-            releasable_LHN=releasable_LHN,
-            budget=budget,
-            owned_LH=owned_LH,
-            statistic_LHK=state.statistic_LHK,
-        )
-
-    def _write_table(self, state: RequestState, row_slots: torch.Tensor, output: RoundOutput) -> None:
-        pinned = state.pinned_slots
-        if state.table_row < 0:
-            capacity = pinned + output.cells_LHN.shape[-1] + state.kv.buffer_tokens
-            state.table_row = self.tables.take(capacity)
-        self.tables.write(state.table_row, self.pool.cell_ids(row_slots[:pinned]), output.cells_LHN, output.lengths_LH)
-
-    def _event(
-        self, output: RoundOutput, unix_time_s: float, output_tokens: int, evicted_slots: int, started: float
-    ) -> RoundEvent:
-        cells_per_slot = self.pool.layer_num * self.pool.head_num
-        return RoundEvent(
+        evicted_slots = (allocated if rebased else allocated - state.pinned_slots) - state.budget_tokens
+        return round_event(
+            output,
             unix_time_s=unix_time_s,
             output_tokens=output_tokens,
-            kept_cells=int(output.lengths_LH.sum()),
-            evicted_cells=evicted_slots * cells_per_slot,
+            evicted_cells=evicted_slots * self.pool.layout.cells_per_slot,
             seconds=time.perf_counter() - started,
-            layer_budgets=tuple(output.lengths_LH.double().mean(-1).tolist()),
-            head_min=int(output.lengths_LH.min()),
-            head_max=int(output.lengths_LH.max()),
         )
-
-    def _report(self, req: Req, state: RequestState) -> None:
-        next_allocated = req.kv.kv_allocated_len + 1
-        held = state.count(next_allocated)
-        _attach(req, state.output_tokens(next_allocated), held, state, state.event)
-        state.event = None
-
-
-def _attach(req: Req, token_index: int, held: int, state: RequestState, event: RoundEvent | None) -> None:
-    """Attaches counters to an output token; SGLang carries them to the replica.
-
-    Every token needs an entry from the first one on: SGLang slices the list by token.
-    """
-    if req.customized_info is None:
-        req.customized_info = {}
-    steps = req.customized_info.setdefault(REPORT_KEY, [])
-    del steps[token_index:]
-    steps.extend([None] * (token_index - len(steps)))
-    figures = {"held": held, "peak": state.peak_slots, "squeezes": state.squeezes}
-    steps.append(figures | {"round": None if event is None else asdict(event)})
 
 
 def _set_lengths(batch: ScheduleBatch, shrunk: dict[int, int]) -> None:

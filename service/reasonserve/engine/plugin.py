@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasonserve.engine import seams
+from reasonserve.engine.pressure import relieve
 from reasonserve.engine.sampling import multinomial_with_seed, sample_with_min_p
-from reasonserve.kv import HANDSHAKE_KEY
+from reasonserve.kv import BUDGET_KEY_PREFIX, HANDSHAKE_KEY
 
 if TYPE_CHECKING:
+    from sglang.srt.managers.io_struct import SetInternalStateReq
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.model_executor.forward_batch_info import ForwardBatch
@@ -40,7 +42,9 @@ def install() -> None:
             seams.PREFILL: _admit_after_prefill_is_laid_out,
             seams.ADMIT: _reserve_bounded_footprint,
             seams.RESERVED: _count_bounded_growth,
+            seams.ADMIT_CHUNK: _reserve_bounded_footprint,
             seams.ROUNDS: _round_before_memory_check,
+            seams.BUDGETS: _set_budgets,
             seams.DECODE: _report_before_decode,
             seams.POSITIONS: _use_true_positions,
             seams.SEEDS: _keep_seeds,
@@ -74,14 +78,14 @@ def _admit_after_prefill_is_laid_out(_: None, batch: ScheduleBatch, *__: Any, **
         _compressor.after_prefill_layout(batch)
 
 
-def _reserve_bounded_footprint(add_one_req: Callable[..., Any], adder: Any, req: Req, *rest: Any, **more: Any) -> Any:
+def _reserve_bounded_footprint(add_req: Callable[..., Any], adder: Any, req: Req, *rest: Any, **more: Any) -> Any:
     if _compressor is None:
-        return add_one_req(adder, req, *rest, **more)
+        return add_req(adder, req, *rest, **more)
     sampling, asked = req.sampling_params, req.sampling_params.max_new_tokens
     # SGLang reserves max_new_tokens - len(output_ids); it reads nothing else of them here.
     sampling.max_new_tokens = len(req.output_ids) + _compressor.growth_left(req)
     try:
-        return add_one_req(adder, req, *rest, **more)
+        return add_req(adder, req, *rest, **more)
     finally:
         sampling.max_new_tokens = asked
 
@@ -93,9 +97,25 @@ def _count_bounded_growth(offset: Callable[..., float], adder: Any, req: Req) ->
     return _compressor.growth_left(req)
 
 
-def _round_before_memory_check(_: Scheduler, batch: ScheduleBatch, *__: Any, **___: Any) -> None:
+def _round_before_memory_check(scheduler: Scheduler, batch: ScheduleBatch, *_: Any, **__: Any) -> None:
     if _compressor is not None:
         _compressor.run_due_rounds(batch)
+        relieve(_compressor, batch, has_queue=bool(scheduler.waiting_queue))
+
+
+def _set_budgets(set_state: Callable[..., Any], scheduler: Scheduler, request: SetInternalStateReq) -> Any:
+    """Takes new budgets of running requests, which come the way of SGLang's own settings; others go on to SGLang."""
+    from sglang.srt.managers.io_struct import SetInternalStateReqOutput
+
+    wanted = request.server_args
+    if _compressor is None or not all(key.startswith(BUDGET_KEY_PREFIX) for key in wanted):
+        return set_state(scheduler, request)
+    by_id = {req.rid: req for req in (*scheduler.waiting_queue, *scheduler.collect_inflight_reqs())}
+    if (chunked := scheduler.chunked_req) is not None:
+        by_id[chunked.rid] = chunked
+    found = {by_id.get(key.removeprefix(BUDGET_KEY_PREFIX)): int(value) for key, value in wanted.items()}
+    taken = [req is not None and _compressor.set_budget(req, budget) for req, budget in found.items()]
+    return SetInternalStateReqOutput(updated=all(taken))
 
 
 def _report_before_decode(batch: ScheduleBatch, *_: Any, **__: Any) -> None:

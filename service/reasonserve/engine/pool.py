@@ -5,21 +5,22 @@ from __future__ import annotations
 import torch
 from sglang.srt.mem_cache.memory_pool import MHATokenToKVPool
 
+from reasonserve.engine.cells import CellLayout
+
 
 class OneTensorPool(MHATokenToKVPool):
     """SGLang's multi-head pool with all layers in one K and one V tensor.
 
-    SGLang keeps reading ``k_buffer[layer]`` and ``v_buffer[layer]``, which are views. A *cell* is one
-    (layer, slot, kv head) place; its id is ``(layer * num_slots + slot) * num_kv_heads + kv_head``.
+    SGLang keeps reading ``k_buffer[layer]`` and ``v_buffer[layer]``, which are views.
 
     Attributes:
         k_cells, v_cells: The pools by cell id. [L * num_slots * H, D]
-        num_slots: Slots of a layer, SGLang's padding slot included.
+        layout: Where each cell lies.
     """
 
     k_cells: torch.Tensor
     v_cells: torch.Tensor
-    num_slots: int
+    layout: CellLayout
 
     def _create_buffers_normal(self) -> None:
         if self.kv_cache_layout != "nhd" or self.head_dim != self.v_head_dim:
@@ -27,8 +28,8 @@ class OneTensorPool(MHATokenToKVPool):
                 f"The cell pool needs the layout 'nhd' and equal widths of K and V; got {self.kv_cache_layout!r}, "
                 f"{self.head_dim} and {self.v_head_dim}. Unset the KV layout option, or serve this model elsewhere."
             )
-        self.num_slots = self.size + self.page_size
-        shape = (self.layer_num, self.num_slots, self.head_num, self.head_dim)
+        self.layout = CellLayout(self.layer_num, self.size + self.page_size, self.head_num)
+        shape = (self.layer_num, self.layout.num_slots, self.head_num, self.head_dim)
         with self.memory_saver_adapter.region("kv_cache"):
             k_LSHD = torch.zeros(shape, dtype=self.store_dtype, device=self.device)
             v_LSHD = torch.zeros(shape, dtype=self.store_dtype, device=self.device)
@@ -36,18 +37,3 @@ class OneTensorPool(MHATokenToKVPool):
         self.v_buffer = list(v_LSHD.unbind(0))
         self.k_cells = k_LSHD.view(-1, self.head_dim)
         self.v_cells = v_LSHD.view(-1, self.head_dim)
-
-    def cell_ids(self, slots_N: torch.Tensor) -> torch.Tensor:
-        """Returns the cells of slots in every layer and kv head.
-
-        Args:
-            slots_N: Slot ids. [N]
-
-        Returns:
-            Cell ids, int64. [L, H, N]
-        """
-        layers_L = torch.arange(self.layer_num, device=slots_N.device)
-        heads_H = torch.arange(self.head_num, device=slots_N.device)
-        slots_LN = layers_L[:, None] * self.num_slots + slots_N.long()
-        cells_LHN: torch.Tensor = slots_LN[:, None, :] * self.head_num + heads_H[:, None]
-        return cells_LHN

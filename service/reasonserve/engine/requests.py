@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reasonserve.kv import CUSTOM_PARAMS_KEY, MIN_BUDGET_TOKENS, PROMPT_MODES, KvRequest, RoundEvent, triple_of
+from reasonserve.kv import (
+    CUSTOM_PARAMS_KEY,
+    MIN_BUDGET_TOKENS,
+    PROMPT_MODES,
+    KvRequest,
+    RoundEvent,
+    clamp_budget,
+    triple_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +55,10 @@ class RequestState:
     Attributes:
         kv: The request's options.
         prompt_tokens: Length of the prompt.
+        asked_tokens: S that the caller wants now, at most the one that the request was admitted with.
+        budget_tokens: S in force, lower than ``asked_tokens`` where the pool ran short.
+        owned_slots: S of the last round; 0 before the first one.
+        squeezing: Whether the next round runs as soon as it can, because the budget was lowered.
         pinned_slots: P.
         shared_slots: Slots at the row's start that the prefix cache lent; -1 until a prefill is laid out.
         table_row: Row in the cell tables; -1 before the first round and after release.
@@ -62,6 +74,10 @@ class RequestState:
 
     kv: KvRequest
     prompt_tokens: int
+    asked_tokens: int = 0
+    budget_tokens: int = 0
+    owned_slots: int = 0
+    squeezing: bool = False
     pinned_slots: int = -1
     shared_slots: int = -1
     table_row: int = -1
@@ -74,14 +90,40 @@ class RequestState:
     event: RoundEvent | None = None
 
     def __post_init__(self) -> None:
+        self.asked_tokens = self.kv.budget_tokens
         self.reset()
 
     def reset(self) -> None:
         """Forgets what belonged to the row that SGLang took back; a retracted request starts over from here."""
         self.pinned_slots = self.prompt_tokens
         self.shared_slots = self.table_row = self.window_row = -1
-        self.released_slots = 0
+        self.released_slots = self.owned_slots = 0
+        self.budget_tokens = self.asked_tokens
+        self.squeezing = False
         self.statistic_LHK = None
+
+    def ask(self, budget_tokens: int) -> None:
+        """Sets the budget that the caller wants, moved into the range that the request may have."""
+        self.asked_tokens = clamp_budget(budget_tokens, admitted=self.kv.budget_tokens)
+        self.change_budget(self.asked_tokens)
+
+    def change_budget(self, budget_tokens: int) -> None:
+        """Puts a budget in force. A lower one is a squeeze: a round follows as soon as one can run."""
+        if budget_tokens < self.budget_tokens:
+            self.squeezes += 1
+            self.squeezing = True
+        elif budget_tokens >= self.owned_slots:
+            self.squeezing = False
+        self.budget_tokens = budget_tokens
+
+    def settle_without_round(self) -> None:
+        """Notes that a lowered budget has nothing to give back."""
+        self.squeezing = False
+
+    def settle(self) -> None:
+        """Notes that a round left the row with the slots of the budget in force."""
+        self.owned_slots = self.budget_tokens
+        self.squeezing = False
 
     def count(self, allocated_slots: int) -> int:
         """Returns the private slots of a row of this length, and remembers the most."""
@@ -103,7 +145,7 @@ class RequestState:
         """
         if not self.compressible:
             return tokens_left
-        footprint = self.pinned_slots + self.kv.budget_tokens + self.kv.buffer_tokens
+        footprint = self.pinned_slots + self.budget_tokens + self.kv.buffer_tokens
         return min(tokens_left, max(footprint - filled_slots, window))
 
     @property
@@ -112,7 +154,15 @@ class RequestState:
         return self.kv.method != "full"
 
     def tail_slots(self, allocated_slots: int) -> int:
-        """Returns T, the slots past the ones to keep; negative while they are not reached.
+        """Returns T of a row that had a round: the slots past the pinned prefix and the owned ones.
+
+        Args:
+            allocated_slots: Length of the request's row.
+        """
+        return allocated_slots - self.pinned_slots - self.owned_slots
+
+    def surplus_slots(self, allocated_slots: int) -> int:
+        """Returns the slots that a round would give back; none or less while the budget is not reached.
 
         A pinned prompt is kept on top of the budget; an evictable one counts against it from the start.
 
@@ -120,7 +170,7 @@ class RequestState:
             allocated_slots: Length of the request's row.
         """
         pinned = 0 if self.kv.prompt_mode == "evictable" else self.pinned_slots
-        return allocated_slots - pinned - self.kv.budget_tokens
+        return allocated_slots - pinned - self.budget_tokens
 
     def captured(self, allocated_slots: int) -> int:
         """Returns the queries captured for the next round, those that the ring forgot included."""
@@ -130,14 +180,17 @@ class RequestState:
         """Whether a round must run before the next token is stored.
 
         A request that was recomputed after a retraction starts over with a long tail and no captured
-        queries; its round waits for a full window.
+        queries, and one that is squeezed may have none either; their round waits for a full window.
         """
+        full_at = 1 if self.squeezing else self.kv.buffer_tokens
         return (
             self.compressible
-            and self.tail_slots(allocated_slots) >= self.kv.buffer_tokens
+            and self.surplus_slots(allocated_slots) >= full_at
             and self.captured(allocated_slots) >= window
         )
 
     def captures_next(self, allocated_slots: int, window: int) -> bool:
         """Whether the query of the token stored at ``allocated_slots - 1`` is in the next round's window."""
-        return self.compressible and self.tail_slots(allocated_slots) > self.kv.buffer_tokens - window
+        if self.squeezing:
+            return True
+        return self.compressible and self.surplus_slots(allocated_slots) > self.kv.buffer_tokens - window

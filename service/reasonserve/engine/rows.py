@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def give_back_tail(req: Req, state: RequestState, tree_cache: Any) -> None:
-    """Ends the row after its owned slots and gives the tail's slots to SGLang's allocator."""
-    allocated, end = req.kv.kv_allocated_len, state.pinned_slots + state.kv.budget_tokens
+    """Ends the row after its budget's slots and gives back the others: the tail, and what a squeeze frees."""
+    allocated, end = req.kv.kv_allocated_len, state.pinned_slots + state.budget_tokens
     tree_cache.free_kv_row(req.kv, [(end, allocated)])
     _shorten(req, state, end)
 
@@ -30,7 +30,7 @@ def own_budget(req: Req, state: RequestState, tree_cache: Any, pool: OneTensorPo
         False when the pool has no room now; the row is unchanged and the round must wait.
     """
     kv, allocator = req.kv, tree_cache.token_to_kv_pool_allocator
-    missing = max(0, state.kv.budget_tokens - (kv.kv_allocated_len - kv.cache_protected_len))
+    missing = max(0, state.budget_tokens - (kv.kv_allocated_len - kv.cache_protected_len))
     start, end = kv.cache_protected_len - missing, kv.cache_protected_len
     if missing:
         allocator.evict_to_free_tokens(tree_cache, missing)
@@ -51,7 +51,7 @@ def rebase(req: Req, state: RequestState, tree_cache: Any, req_to_token: torch.T
     The prefix tree keeps its own copy of the prompt until it needs the room; the part that the tree does not
     own is freed here.
     """
-    kv, prompt, budget = req.kv, state.pinned_slots, state.kv.budget_tokens
+    kv, prompt, budget = req.kv, state.pinned_slots, state.budget_tokens
     tree_cache.free_kv_row(kv, [(kv.cache_protected_len, prompt), (prompt + budget, kv.kv_allocated_len)])
     req_to_token[kv.req_pool_idx, :budget] = req_to_token[kv.req_pool_idx, prompt : prompt + budget].clone()
     tree_cache.unlock(req.lock)
@@ -64,5 +64,6 @@ def rebase(req: Req, state: RequestState, tree_cache: Any, req_to_token: torch.T
 def _shorten(req: Req, state: RequestState, length: int) -> None:
     state.released_slots += req.kv.kv_allocated_len - length
     req.kv.kv_allocated_len = req.kv.kv_committed_len = length
+    state.settle()
     # The row no longer spells the token ids, so the tree must not learn it.
     req.skip_radix_cache_insert = True

@@ -62,6 +62,13 @@ ADMIT = Seam(
     ("self", "req"),
     "a new request must reserve its bounded footprint, or the freed room stays empty",
 )
+ADMIT_CHUNK = Seam(
+    "admit-chunk",
+    "sglang.srt.managers.schedule_policy.PrefillAdder.add_chunked_req",
+    "around",
+    ("self", "req"),
+    "likewise for the chunks of a long prompt",
+)
 RESERVED = Seam(
     "reserved",
     "sglang.srt.managers.schedule_policy.PrefillAdder._get_running_request_total_token_offset",
@@ -74,7 +81,14 @@ ROUNDS = Seam(
     "sglang.srt.managers.scheduler.Scheduler.update_running_batch",
     "before",
     ("self", "batch"),
-    "rounds run before SGLang asks whether the next step fits, so that it need not retract",
+    "rounds and squeezes run before SGLang asks whether the next step fits, so that it need not retract",
+)
+BUDGETS = Seam(
+    "budgets",
+    "sglang.srt.managers.scheduler.Scheduler.set_internal_state",
+    "around",
+    ("self", "recv_req"),
+    "the replica sets the budgets of running requests",
 )
 DECODE = Seam(
     "decode",
@@ -131,8 +145,10 @@ SEAMS: tuple[Seam, ...] = (
     ATTENTION,
     PREFILL,
     ADMIT,
+    ADMIT_CHUNK,
     RESERVED,
     ROUNDS,
+    BUDGETS,
     DECODE,
     POSITIONS,
     SEEDS,
@@ -148,12 +164,14 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "kv_committed_len",
         "kv_allocated_len",
         "cache_protected_len",
+        "holds_kv",
     ),
     "sglang.srt.managers.schedule_batch.ScheduleBatch": (
         "seq_lens",
         "seq_lens_cpu",
         "seq_lens_sum",
         "orig_seq_lens",
+        "tree_cache",
     ),
     "sglang.srt.managers.schedule_batch.Req": (
         "customized_info",
@@ -162,12 +180,21 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "origin_input_ids",
         "output_ids",
         "prefix_len",
+        "rid",
         "sampling_params",
         "skip_radix_cache_insert",
         "to_finish",
     ),
-    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator": ("alloc", "evict_to_free_tokens"),
-    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("free_kv_row", "unlock"),
+    "sglang.srt.managers.scheduler.Scheduler": ("chunked_req", "collect_inflight_reqs", "waiting_queue"),
+    "sglang.srt.managers.io_struct.SetInternalStateReq": ("server_args",),
+    "sglang.srt.managers.io_struct.SetInternalStateReqOutput": ("updated",),
+    "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin": ("set_internal_state",),
+    "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator": (
+        "alloc",
+        "available_size",
+        "evict_to_free_tokens",
+    ),
+    "sglang.srt.mem_cache.base_prefix_cache.BasePrefixCache": ("evictable_size", "free_kv_row", "unlock"),
     "sglang.srt.mem_cache.memory_pool.MHATokenToKVPool": ("_create_buffers_normal",),
 }
 """Attributes that ReasonServe reads or sets on SGLang's objects, by class."""

@@ -17,9 +17,12 @@ class EngineSettings(BaseModel):
         profile_json: Layer profile as uploaded; empty when there is none.
         window_tokens: Newest queries that are captured before a round; a scorer reads as many of them as its
             window has.
+        table_cells: Cells per layer and kv head that the tables have room for from the start.
         head_power: Exponent of the raw head demand, beta of ReasonAlloc (arXiv 2606.11164).
         head_floor: Least share of the mean head budget, mu of ReasonAlloc.
         head_ceiling: Largest multiple of the mean head budget.
+        squeeze_floor: Least share of its admitted budget that a request is squeezed to before SGLang retracts one.
+        squeeze_steps: Decode steps that one relief of the pool makes room for, so that it is not due at every step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,9 +30,12 @@ class EngineSettings(BaseModel):
     model_fingerprint: str = ""
     profile_json: str = ""
     window_tokens: int = 16
+    table_cells: int = 1024
     head_power: float = 0.5
     head_floor: float = 0.25
     head_ceiling: float = 2.0
+    squeeze_floor: float = 0.5
+    squeeze_steps: int = 32
 
     @classmethod
     def from_environment(cls) -> EngineSettings:

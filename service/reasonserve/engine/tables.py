@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import heapq
+
 import torch
 
 
 class RowAllocator:
-    """Hands out row numbers, smallest first, and takes them back."""
+    """Hands out row numbers, smallest first, and takes them back.
 
-    def __init__(self) -> None:
-        self._free: list[int] = []
-        self._size = 0
+    Args:
+        rows: How many there are.
+    """
 
-    @property
-    def size(self) -> int:
-        """Rows ever handed out; tensors need this many."""
-        return self._size
+    def __init__(self, rows: int) -> None:
+        self._num_rows = rows
+        self._free = list(range(rows))
 
     @property
     def in_use(self) -> int:
         """Rows that are out now."""
-        return self._size - len(self._free)
+        return self._num_rows - len(self._free)
 
     def take(self) -> int:
-        """Returns a row that nobody holds."""
-        if self._free:
-            self._free.sort(reverse=True)
-            return self._free.pop()
-        self._size += 1
-        return self._size - 1
+        """Returns a row that nobody holds.
+
+        Raises:
+            RuntimeError: All are held; more requests run than SGLang said there would.
+        """
+        if not self._free:
+            raise RuntimeError(f"All {self._num_rows} rows are held, one for each request that can run at once.")
+        return heapq.heappop(self._free)
 
     def give_back(self, row: int) -> None:
         """Takes a row back.
@@ -36,90 +39,93 @@ class RowAllocator:
         Raises:
             ValueError: Nobody holds it.
         """
-        if not 0 <= row < self._size or row in self._free:
-            raise ValueError(f"Row {row} is not held; held are rows below {self._size} except {sorted(self._free)}.")
-        self._free.append(row)
+        if not 0 <= row < self._num_rows or row in self._free:
+            raise ValueError(f"Row {row} of {self._num_rows} is not held, so it cannot be given back.")
+        heapq.heappush(self._free, row)
 
 
 class CellTables:
-    """Which cells each (request, layer, kv head) attends to.
+    """Which owned cells each (request, layer, kv head) attends to, between its pinned prefix and its tail.
 
-    A row holds, per layer and head, ``[P pinned | n owned | T tail]`` cell ids in true-position order;
-    n differs from head to head, P and T do not.
+    Prefix and tail are whole slots, the same for every layer and head: they need no entry here. Both tensors are
+    laid out at the start for as many requests as can run; only a list that is longer than any before moves them.
+
+    Args:
+        rows: Requests that can run at once.
+        num_layers: Layers L.
+        num_kv_heads: KV heads H.
+        capacity: Cells per list to begin with.
+        device: Where the tables lie.
 
     Attributes:
-        cells: Cell ids. [rows, L, H, capacity] int64
-        owned: Owned cells n of each head. [rows, L, H] int64
+        cells: Owned cells of each list in true-position order; what lies behind them is undefined.
+            [rows, L, H, capacity] int64
+        owned: Owned cells of each list. [rows, L, H] int64
     """
 
-    def __init__(self, num_layers: int, num_kv_heads: int, device: torch.device) -> None:
-        self.cells = torch.zeros((0, num_layers, num_kv_heads, 0), dtype=torch.int64, device=device)
-        self.owned = torch.zeros((0, num_layers, num_kv_heads), dtype=torch.int64, device=device)
-        self._rows = RowAllocator()
+    def __init__(self, rows: int, num_layers: int, num_kv_heads: int, capacity: int, device: torch.device) -> None:
+        # Not zeros: on a CPU, memory that no request touches is never taken from the machine.
+        self.cells = torch.empty((rows, num_layers, num_kv_heads, capacity), dtype=torch.int64, device=device)
+        self.owned = torch.zeros((rows, num_layers, num_kv_heads), dtype=torch.int64, device=device)
+        self._rows = RowAllocator(rows)
 
     @property
     def rows_in_use(self) -> int:
         """Rows that requests hold now."""
         return self._rows.in_use
 
-    def take(self, capacity: int) -> int:
-        """Returns a row of at least ``capacity`` cells per head. Its content is undefined."""
-        row = self._rows.take()
-        self._reserve(self._rows.size, capacity)
-        return row
+    def take(self) -> int:
+        """Returns a row. Its content is undefined."""
+        return self._rows.take()
 
     def give_back(self, row: int) -> None:
         """Takes a row back."""
         self._rows.give_back(row)
 
-    def write(self, row: int, pinned_LHP: torch.Tensor, owned_LHN: torch.Tensor, lengths_LH: torch.Tensor) -> None:
-        """Sets a row to its pinned prefix and its owned cells, without a tail."""
-        num_pinned, num_owned = pinned_LHP.shape[-1], owned_LHN.shape[-1]
-        self._reserve(self._rows.size, num_pinned + num_owned)
-        self.cells[row, :, :, :num_pinned] = pinned_LHP
-        self.cells[row, :, :, num_pinned : num_pinned + num_owned] = owned_LHN
-        self.owned[row] = lengths_LH
-
-    def append(self, rows_B: torch.Tensor, places_BLH: torch.Tensor, cells_BLH: torch.Tensor, longest: int) -> None:
-        """Writes one cell per (row, layer, head).
+    def write(self, row: int, cells_LHN: torch.Tensor, lengths_LH: torch.Tensor) -> None:
+        """Sets a row to its owned cells.
 
         Args:
-            rows_B: Distinct rows.
-            places_BLH: Where in each head's list, below ``longest``.
-            cells_BLH: Cell ids.
-            longest: Cells that the longest list has afterwards.
+            row: The row.
+            cells_LHN: Cells, padded.
+            lengths_LH: Cells of each list.
         """
-        self._reserve(self._rows.size, longest)
-        layers = torch.arange(self.cells.shape[1], device=self.cells.device)[:, None]
-        heads = torch.arange(self.cells.shape[2], device=self.cells.device)
-        self.cells[rows_B[:, None, None], layers, heads, places_BLH] = cells_BLH
-
-    def _reserve(self, rows: int, capacity: int) -> None:
-        """Grows by doubling, so that growth is rare."""
-        old_rows, num_layers, num_kv_heads, old_capacity = self.cells.shape
-        if rows <= old_rows and capacity <= old_capacity:
-            return
-        new_rows = old_rows if rows <= old_rows else max(rows, 2 * old_rows)
-        new_capacity = old_capacity if capacity <= old_capacity else max(capacity, 2 * old_capacity)
-        cells = self.cells.new_zeros((new_rows, num_layers, num_kv_heads, new_capacity))
-        cells[:old_rows, :, :, :old_capacity] = self.cells
-        owned = self.owned.new_zeros((new_rows, num_layers, num_kv_heads))
-        owned[:old_rows] = self.owned
-        self.cells, self.owned = cells, owned
+        longest = cells_LHN.shape[-1]
+        if longest > self.cells.shape[-1]:
+            wider = self.cells.new_empty((*self.cells.shape[:-1], max(longest, 2 * self.cells.shape[-1])))
+            wider[..., : self.cells.shape[-1]] = self.cells
+            self.cells = wider
+        self.cells[row, :, :, :longest] = cells_LHN
+        self.owned[row] = lengths_LH
 
 
 class QueryWindows:
     """The newest W queries of each request that nears a round, after RoPE, in a ring.
 
+    The last row belongs to nobody: what need not be captured may be written there, so that a step can store the
+    queries of its whole batch in one operation of one shape.
+
+    Args:
+        rows: Requests that can run at once.
+        num_layers: Layers L.
+        window: W.
+        num_heads: Query heads Hq.
+        head_dim: D.
+        like: A tensor of the dtype and device that the queries have.
+
     Attributes:
         window: W.
-        queries: [rows, L, W, Hq, D]
+        queries: [rows + 1, L, W, Hq, D]
+        nobody: The last row.
     """
 
-    def __init__(self, num_layers: int, window: int, num_heads: int, head_dim: int, like: torch.Tensor) -> None:
+    def __init__(
+        self, rows: int, num_layers: int, window: int, num_heads: int, head_dim: int, like: torch.Tensor
+    ) -> None:
         self.window = window
-        self.queries = like.new_zeros((0, num_layers, window, num_heads, head_dim))
-        self._rows = RowAllocator()
+        self.nobody = rows
+        self.queries = like.new_empty((rows + 1, num_layers, window, num_heads, head_dim))
+        self._rows = RowAllocator(rows)
 
     @property
     def rows_in_use(self) -> int:
@@ -128,12 +134,7 @@ class QueryWindows:
 
     def take(self) -> int:
         """Returns a row. Its content is undefined until W queries were stored."""
-        row = self._rows.take()
-        if self._rows.size > self.queries.shape[0]:
-            queries = self.queries.new_zeros((max(self._rows.size, 2 * self.queries.shape[0]), *self.queries.shape[1:]))
-            queries[: self.queries.shape[0]] = self.queries
-            self.queries = queries
-        return row
+        return self._rows.take()
 
     def give_back(self, row: int) -> None:
         """Takes a row back."""

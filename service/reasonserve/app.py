@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray import serve
-from ray.serve.config import ProxyLocation, gRPCOptions
+from ray.serve.config import (
+    AutoscalingConfig,
+    AutoscalingPolicy,
+    ProxyLocation,
+    RequestRouterConfig,
+    gRPCOptions,
+)
 
-from reasonserve.config import ServiceConfig
+from reasonserve.config import ReplicaConfig, RoutingConfig, ServiceConfig
 from reasonserve.gateway.deployment import Gateway
 from reasonserve.replica.deployment import Replica
 
+PREFIX_AFFINITY_ROUTER = "reasonserve.replica.router:PrefixAffinityRouter"
+KV_PRESSURE_POLICY = "reasonserve.replica.scaling:KvPressurePolicy"
 SERVICER_FUNCTION = "reasonserve.gateway.proxy.add_generation_service"
 GATEWAY_CPUS = 0.1
 """The gateway waits most of the time; a whole core would keep a replica off a small machine."""
 GATEWAY_MAX_ONGOING = 1024
 """Above what replicas admit, so that a client is refused by admission, with a retry time, and not left waiting."""
-DRAIN_S = 60.0
-"""Streams that run when a replica is stopped get this long to end."""
+ROUTING_STATS_S = 1.0
+"""How often replicas tell the router what their leases have free; between, the router counts what it sends."""
 
 
 class Arguments(BaseModel):
@@ -70,12 +79,13 @@ def build_app(
         engine_factory: ``module:function`` that makes an ``Engine`` of configuration, model folder and profile.
     """
     replica = serve.deployment(
-        num_replicas=config.replicas.count,
+        **_count_options(config.replicas),
+        request_router_config=_router_config(config.replicas.routing),
         max_ongoing_requests=config.replicas.max_ongoing_requests,
         ray_actor_options={"num_cpus": config.replicas.num_cpus, "num_gpus": config.replicas.num_gpus},
         health_check_period_s=2.0,
         health_check_timeout_s=30.0,
-        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_timeout_s=config.replicas.drain_s,
     )(Replica).bind(
         config,
         controller_endpoint=controller_endpoint,
@@ -86,8 +96,43 @@ def build_app(
     return serve.deployment(
         max_ongoing_requests=GATEWAY_MAX_ONGOING,
         ray_actor_options={"num_cpus": GATEWAY_CPUS},
-        graceful_shutdown_timeout_s=DRAIN_S,
+        graceful_shutdown_timeout_s=config.replicas.drain_s,
     )(Gateway).bind(config, replica, controller_endpoint=controller_endpoint, admin_token_file=admin_token_file)
+
+
+def _count_options(replicas: ReplicaConfig) -> dict[str, Any]:
+    """Returns how many replicas there are: a number, or Ray Serve's autoscaling by KV pressure."""
+    scaling = replicas.scaling
+    if scaling.max_count is None:
+        return {"num_replicas": replicas.count}
+    policy = AutoscalingPolicy(
+        policy_function=KV_PRESSURE_POLICY, policy_kwargs={"target_pressure": scaling.target_pressure}
+    )
+    with warnings.catch_warnings():
+        # Ray Serve 2.60 warns that a variable is to replace this field, and reads the field alone.
+        warnings.filterwarnings("ignore", message=".*metrics_interval_s", category=DeprecationWarning)
+        return {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=replicas.count,
+                max_replicas=scaling.max_count,
+                policy=policy,
+                metrics_interval_s=scaling.interval_s,
+                look_back_period_s=scaling.window_s,
+                upscale_delay_s=scaling.upscale_delay_s,
+                downscale_delay_s=scaling.downscale_delay_s,
+            )
+        }
+
+
+def _router_config(routing: RoutingConfig) -> RequestRouterConfig:
+    """Returns how Ray Serve's handles choose a replica."""
+    if routing.policy == "power-of-two":
+        return RequestRouterConfig(request_routing_stats_period_s=ROUTING_STATS_S)
+    return RequestRouterConfig(
+        request_router_class=PREFIX_AFFINITY_ROUTER,
+        request_router_kwargs={"imbalance": routing.imbalance},
+        request_routing_stats_period_s=ROUTING_STATS_S,
+    )
 
 
 def serve_options(config: ServiceConfig) -> dict[str, Any]:

@@ -45,15 +45,50 @@ class EngineConfig(_Closed):
     random_seed: int = 0
 
 
+class RoutingConfig(_Closed):
+    """Which replica a request goes to.
+
+    Attributes:
+        policy: By prefix affinity and free leased slots, or the less busy of two at random.
+        imbalance: How far above the mean the work of one replica may be, as a share of it; for prefix affinity.
+    """
+
+    policy: Literal["prefix-affinity", "power-of-two"] = "prefix-affinity"
+    imbalance: Annotated[float, Field(ge=0, le=10)] = 0.1
+
+
+class ScalingConfig(_Closed):
+    """How many replicas there are: by KV pressure, the slots that are held, waited for or squeezed over the pools.
+
+    Attributes:
+        max_count: Most replicas; None keeps `count`, which is the fewest otherwise.
+        target_pressure: Pressure to aim at.
+        upscale_delay_s: How long more replicas must be wanted before they are started.
+        downscale_delay_s: How long fewer must be wanted before one is drained.
+        interval_s: How often replicas report.
+        window_s: Reports are averaged over this long; longer than `interval_s`.
+    """
+
+    max_count: Annotated[int, Field(ge=1)] | None = None
+    target_pressure: Annotated[float, Field(gt=0, le=1)] = 0.8
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 10.0
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 120.0
+    interval_s: Annotated[float, Field(gt=0)] = 1.0
+    window_s: Annotated[float, Field(gt=0)] = 5.0
+
+
 class ReplicaConfig(_Closed):
     """Replicas of the engine.
 
     Attributes:
-        count: Replicas.
+        count: Replicas; the fewest where `scaling.max_count` is set.
         num_cpus: CPU cores that Ray sets aside for each.
         num_gpus: GPUs that Ray sets aside for each.
         max_ongoing_requests: Requests in one replica at a time.
         chunk_delay_ms: New tokens of a stream wait at most this long for the next ones, to share a message.
+        queue_requests: Most requests of one tenant that wait for memory at a replica; 0 refuses at once.
+        queue_wait_s: Longest that a request waits for memory.
+        drain_s: How long running requests get to end when a replica is stopped.
     """
 
     count: Annotated[int, Field(ge=1)] = 1
@@ -61,6 +96,24 @@ class ReplicaConfig(_Closed):
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 256
     chunk_delay_ms: Annotated[float, Field(ge=0, le=1000)] = 20.0
+    queue_requests: Annotated[int, Field(ge=0)] = 64
+    queue_wait_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    drain_s: Annotated[float, Field(ge=0)] = 60.0
+    routing: RoutingConfig = RoutingConfig()
+    scaling: ScalingConfig = ScalingConfig()
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        if self.scaling.max_count is not None and self.scaling.max_count < self.count:
+            raise ValueError(f"scaling.max_count is {self.scaling.max_count}, below count {self.count}; raise it")
+        if self.scaling.window_s <= self.scaling.interval_s:
+            raise ValueError("scaling.window_s must be longer than scaling.interval_s")
+        return self
+
+    @property
+    def most(self) -> int:
+        """Most replicas that there may be."""
+        return self.scaling.max_count or self.count
 
 
 class GatewayConfig(_Closed):

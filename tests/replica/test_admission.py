@@ -8,7 +8,7 @@ from reasonserve.errors import BudgetExhaustedError, InvalidRequestError, Unavai
 from reasonserve.replica.admission import Admission, Entry, Lease
 from reasonserve.replica.prefixes import BLOCK_TOKENS
 from reasonserve.replica.pressure import GROW_AFTER_S
-from reasonserve.replica.sizing import KvAsk, TenantTerms
+from reasonserve.replica.sizing import KvAsk, QueueLimits, TenantTerms
 
 POOL, BUFFER, TTL = 1000, 16, 10.0
 
@@ -72,7 +72,7 @@ class Door:
 
 @pytest.fixture
 def door():
-    return Door(leased(terms(queue_requests=0)))
+    return Door(leased(terms(queue=QueueLimits(requests=0))))
 
 
 def test_without_a_lease_nothing_is_admitted():
@@ -186,7 +186,7 @@ def test_only_what_can_be_called_back_is_lent():
 
 def test_a_smaller_lease_squeezes_and_what_is_guaranteed_waits_for_the_controller(door):
     door.enter("1", budget_tokens=100)
-    door.admission.apply_lease(lease(terms(slots=80, queue_requests=0)), granted_at=1.0, now=1.0)
+    door.admission.apply_lease(lease(terms(slots=80, queue=QueueLimits(requests=0))), granted_at=1.0, now=1.0)
     door.look()
     assert door.budgets == {"1": 80 - 10 - BUFFER}
     assert not door.admission.is_urgent
@@ -203,7 +203,7 @@ def test_what_can_never_fit_is_invalid_not_exhausted(limit, prompt):
 
 
 def test_the_pool_bounds_all_tenants_together():
-    door = Door(leased(terms("a"), terms("b", queue_requests=0), pool=500))
+    door = Door(leased(terms("a"), terms("b", queue=QueueLimits(requests=0)), pool=500))
     door.enter("1", prompt=390, max_new=10, method="full")
     with pytest.raises(BudgetExhaustedError):
         door.enter("2", tenant="b", prompt=390, max_new=10, method="full")
@@ -230,7 +230,7 @@ def test_the_wait_follows_the_observed_rate(door):
 
 
 def test_who_may_wait_does_and_is_next():
-    door = Door(leased(terms(queue_requests=2, queue_wait_s=60.0)))
+    door = Door(leased(terms(queue=QueueLimits(requests=2, wait_s=60.0))))
     door.enter("1", prompt=350, max_new=10, method="full")
     assert door.enter("2", budget_tokens=100, now=1.0) is None
     assert door.enter("3", budget_tokens=100, now=1.0) is None
@@ -255,7 +255,9 @@ def test_who_would_wait_longer_than_the_client_is_refused_at_once():
 
 
 def test_waiting_tenants_are_served_by_weight():
-    tenants = [terms(t, slots=300, guaranteed=0, weight=w, queue_wait_s=60.0) for t, w in (("a", 1), ("b", 3))]
+    tenants = [
+        terms(t, slots=300, guaranteed=0, weight=w, queue=QueueLimits(wait_s=60.0)) for t, w in (("a", 1), ("b", 3))
+    ]
     door = Door(leased(*tenants, pool=126))
     door.enter("first", "a", budget_tokens=100)
     for n in range(12):

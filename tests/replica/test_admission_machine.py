@@ -6,7 +6,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from reasonserve.errors import BudgetExhaustedError, ReasonServeError
 from reasonserve.replica.admission import Admission, Entry, Lease
-from reasonserve.replica.sizing import KvAsk, TenantTerms
+from reasonserve.replica.sizing import KvAsk, QueueLimits, TenantTerms
 
 POOL, BUFFER, TTL = 1000, 16, 10.0
 TENANTS = "abc"
@@ -46,7 +46,7 @@ class AdmissionMachine(RuleBasedStateMachine):
                 default_tokens=100,
                 max_tokens=200,
                 weight=1 + ord(name) % 3,
-                queue_requests=3,
+                queue=QueueLimits(requests=3),
             )
             for name, s, g in zip(TENANTS, slots, guaranteed, strict=True)
         }

@@ -7,7 +7,7 @@ import pytest
 from reasonserve.errors import BudgetExhaustedError
 from reasonserve.replica.admission import Admission, Entry, Lease
 from reasonserve.replica.desk import Desk
-from reasonserve.replica.sizing import KvAsk, TenantTerms
+from reasonserve.replica.sizing import KvAsk, QueueLimits, TenantTerms
 
 BUFFER = 16
 
@@ -48,7 +48,7 @@ class Parts:
             min_tokens=32,
             default_tokens=100,
             max_tokens=200,
-            queue_wait_s=queue_wait_s,
+            queue=QueueLimits(wait_s=queue_wait_s),
         )
         made = Lease(epoch=1, ttl_s=300.0, tenants={"a": terms}, num_replicas=2)
         self.desk.apply_lease(made, granted_at=0.0)

@@ -14,7 +14,7 @@ from reasonserve.replica.admission import Admission, Entry
 from reasonserve.replica.desk import Desk
 from reasonserve.replica.fake_engine import FakeEngine
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
-from reasonserve.replica.sizing import KvAsk
+from reasonserve.replica.sizing import KvAsk, QueueLimits
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -67,6 +67,7 @@ async def running(ttl_s):
         admission=admission,
         desk=desk,
         load=engine.load,
+        queue=QueueLimits(),
     )
     client.start()
     try:

@@ -18,7 +18,7 @@ from reasonserve.replica.fake_engine import SECRET, FakeEngine, create
 from reasonserve.replica.messages import ChatInput, Failed, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.service import ReplicaService
-from reasonserve.replica.sizing import KvAsk, TenantTerms
+from reasonserve.replica.sizing import KvAsk, QueueLimits, TenantTerms
 from reasonserve.replica.startup import load_factory
 from reasonserve.replica.watch import EngineWatch
 
@@ -39,7 +39,7 @@ class Replica:
             min_tokens=32,
             default_tokens=64,
             max_tokens=128,
-            queue_requests=queue_requests,
+            queue=QueueLimits(requests=queue_requests),
         )
         lease = Lease(epoch=1, ttl_s=300.0, tenants={"a": terms}, num_replicas=1)
         self.admission.apply_lease(lease, granted_at=1e9, now=1e9)
@@ -134,7 +134,7 @@ async def test_a_method_that_needs_a_profile_is_refused_without_one():
     error = await Replica(has_profile=False).error(call())
     assert isinstance(error, InvalidRequestError)
     assert error.field == "kv.method"
-    assert "r-kv, snapkv, pyramid-rkv, full. Use one of these, or activate a profile" in error.message
+    assert "streaming, random-pinned, full. Use one of these, or activate a profile" in error.message
 
 
 async def test_exhausted_while_another_runs():

@@ -90,7 +90,7 @@ class Admission:
     def patience_s(self, request_id: str) -> float:
         """Returns how long a request that has just begun to wait may do so."""
         entry = self._waiting[request_id].entry
-        longest = self._terms.of(entry.tenant_id).queue_wait_s
+        longest = self._terms.of(entry.tenant_id).queue.wait_s
         return longest if entry.patience_s is None else min(longest, entry.patience_s)
 
     def give_up(self, request_id: str, *, now: float) -> BudgetExhaustedError:
@@ -267,7 +267,7 @@ class Admission:
         terms, least = self._terms.of(tenant_id), self._least(candidate)
         if self._is_within_home(candidate):
             return True
-        if len(self._queue.of(tenant_id)) > terms.queue_requests:
+        if len(self._queue.of(tenant_id)) > terms.queue.requests:
             return False
         held = self.reserved_by(tenant_id)
         if held + least <= terms.limit_slots and self._pressure.pool_room() >= least:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 
@@ -14,11 +15,13 @@ from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import read_admin_token
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.resolve import resolve_model
+from reasonserve.replica import scaling
 from reasonserve.replica.admission import Admission
 from reasonserve.replica.desk import Desk
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
 from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.replica.service import ReplicaService
+from reasonserve.replica.sizing import QueueLimits
 from reasonserve.replica.startup import active_profile, checked_handshake, load_factory
 from reasonserve.replica.watch import EngineWatch
 
@@ -52,7 +55,8 @@ class Replica:
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
         self._engine = load_factory(engine_factory)(config, model_path, profile)
         handshake = checked_handshake(self._engine)
-        admission = Admission(
+        self._reports = 0
+        self._admission = admission = Admission(
             pool_slots=handshake.pool_slots, buffer_tokens=config.engine.buffer_tokens, now=time.monotonic()
         )
         self._desk = Desk(admission=admission, engine=self._engine)
@@ -67,6 +71,7 @@ class Replica:
             admission=admission,
             desk=self._desk,
             load=self._engine.load,
+            queue=QueueLimits(requests=config.replicas.queue_requests, wait_s=config.replicas.queue_wait_s),
         )
         self._desk.on_change(self._lease.use_changed)
         self._service = ReplicaService(
@@ -96,6 +101,20 @@ class Replica:
     async def model_info(self) -> ModelInfo:
         """Returns what the model can do; called by handle."""
         return self._service.model_info()
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Returns what the request router knows of this replica; called by Ray Serve."""
+        self._reports += 1
+        now = time.monotonic()
+        uses = self._admission.use(now=now)
+        free = {use.tenant_id: self._admission.free_slots(use.tenant_id, now=now) for use in uses}
+        return {"report": self._reports, "free_slots": free, "is_dead": self._watch.is_dead}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Returns what the autoscaling policy knows of this replica; called by Ray Serve."""
+        uses = self._admission.use(now=time.monotonic())
+        demand = sum(use.reserved_slots + use.wanted_slots + use.squeezed_slots for use in uses)
+        return {scaling.DEMAND_METRIC: float(demand), scaling.POOL_METRIC: float(self._engine.handshake.pool_slots)}
 
     async def check_health(self) -> None:
         """Returns if the engine lives and the lease is renewed; Ray Serve replaces a replica that raises."""

@@ -26,7 +26,7 @@ from reasonserve.kv import Handshake
 from reasonserve.replica.admission import Admission, Lease, TenantUse
 from reasonserve.replica.desk import Desk
 from reasonserve.replica.protocol import EngineLoad
-from reasonserve.replica.sizing import TenantTerms
+from reasonserve.replica.sizing import QueueLimits, TenantTerms
 
 MIN_REPORT_GAP_S = 0.1
 """A burst of admissions and releases becomes one report."""
@@ -71,6 +71,7 @@ class LeaseClient:
         admission: Where use is read.
         desk: Where leases are put in force.
         load: Returns how full the engine is.
+        queue: How a tenant's requests may wait here.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class LeaseClient:
         admission: Admission,
         desk: Desk,
         load: Callable[[], Awaitable[EngineLoad]],
+        queue: QueueLimits,
     ) -> None:
+        self._queue = queue
         self._endpoint = endpoint
         self._metadata = admin_metadata(token)
         self._identity = identity
@@ -206,7 +209,7 @@ class LeaseClient:
 
     def _apply(self, response: pb.LeaseResponse) -> None:
         """Puts an answer in force; one that took slots away is confirmed at once, so that another may have them."""
-        lease = to_lease(response)
+        lease = to_lease(response, self._queue)
         self._renewal_s = lease.ttl_s / 3
         self._desk.apply_lease(lease, granted_at=self._reported_at)
         self._applied_seq = response.seq
@@ -216,8 +219,8 @@ class LeaseClient:
         self._granted = granted
 
 
-def to_lease(response: pb.LeaseResponse) -> Lease:
-    """Returns a response as plain data."""
+def to_lease(response: pb.LeaseResponse, queue: QueueLimits) -> Lease:
+    """Returns a response as plain data, with what this replica adds to it."""
     return Lease(
         epoch=response.epoch,
         ttl_s=response.ttl.ToNanoseconds() / 1e9,
@@ -232,6 +235,7 @@ def to_lease(response: pb.LeaseResponse) -> Lease:
                 default_tokens=granted.tenant.request_budget.default_tokens,
                 max_tokens=granted.tenant.request_budget.max_tokens,
                 weight=max(1, granted.tenant.weight),
+                queue=queue,
             )
             for granted in response.tenants
         },

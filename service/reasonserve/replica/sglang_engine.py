@@ -90,7 +90,7 @@ def cpu_threads(config: ServiceConfig) -> int:
 
     Ray allows an actor as many OpenMP threads as it sets CPUs aside for it, which is about placement and not speed.
     """
-    return max(1, len(os.sched_getaffinity(0)) // config.replicas.count)
+    return max(1, len(os.sched_getaffinity(0)) // config.replicas.most)
 
 
 def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:

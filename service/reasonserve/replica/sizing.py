@@ -7,8 +7,18 @@ from dataclasses import dataclass, replace
 from reasonserve.errors import InvalidRequestError
 from reasonserve.kv import KvRequest, Method, PromptModeName
 
-DEFAULT_QUEUE_REQUESTS = 64
-DEFAULT_QUEUE_WAIT_S = 10.0
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueLimits:
+    """How requests of one tenant may wait for memory.
+
+    Attributes:
+        requests: Most that wait; 0 refuses at once.
+        wait_s: Longest that one waits.
+    """
+
+    requests: int = 64
+    wait_s: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +34,7 @@ class TenantTerms:
         default_tokens: Budget of a request that names none.
         max_tokens: Largest budget of one request.
         weight: Share of contended memory relative to other tenants.
-        queue_requests: Most requests that may wait for memory here.
-        queue_wait_s: Longest that one may wait.
+        queue: How its requests may wait here.
     """
 
     tenant_id: str
@@ -36,8 +45,7 @@ class TenantTerms:
     default_tokens: int
     max_tokens: int
     weight: int = 1
-    queue_requests: int = DEFAULT_QUEUE_REQUESTS
-    queue_wait_s: float = DEFAULT_QUEUE_WAIT_S
+    queue: QueueLimits = QueueLimits()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

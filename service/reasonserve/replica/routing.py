@@ -1,0 +1,129 @@
+"""Which replica a request goes to; pure, ``now`` is an argument.
+
+Prefix affinity under bounded loads. A replica may be chosen while its load stays within ``1 + imbalance`` of the
+mean and a little slack (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018, with
+affinity in place of the hash). Among those, the ones where the tenant's lease has room come first; among those, the
+one that has seen most of the prompt; then the least loaded one. Load is the work lately sent to a replica, fading
+over ``FADE_S``: it bounds what replicas were given over time and not only what they run at an instant.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import exp
+
+FADE_S = 30.0
+SLACK_REQUESTS = 2
+"""Requests of the size at hand by which any load may exceed the bound: at low load, affinity matters more."""
+BLOCK_BYTES = 128
+MAX_BLOCKS = 65536
+"""Blocks that are remembered: 8 MiB of prompts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A replica as the router knows it.
+
+    Attributes:
+        replica_id: The replica.
+        load: Work sent to it lately.
+        free_slots: Slots that the tenant's lease has free there; None where it is not known.
+        matched_blocks: Blocks of the prompt that it has seen.
+        is_suspect: Whether it failed a moment ago, or says that its engine died.
+    """
+
+    replica_id: str
+    load: float
+    free_slots: int | None
+    matched_blocks: int
+    is_suspect: bool = False
+
+
+def rank(choices: Sequence[Choice], *, cost: float, slots: int, imbalance: float) -> list[str]:
+    """Returns replica ids, best first; every one is named, for the best may turn out to be full.
+
+    Args:
+        choices: Replicas.
+        cost: Work of the request, in the unit of the loads.
+        slots: Slots that it is expected to take.
+        imbalance: How far above the mean a load may be, as a share of it.
+    """
+    trusted = [c for c in choices if not c.is_suspect] or list(choices)
+    mean = (sum(c.load for c in trusted) + cost) / max(1, len(trusted))
+    bound = (1 + imbalance) * mean + SLACK_REQUESTS * cost
+
+    def key(choice: Choice) -> tuple[bool, bool, bool, int, float, str]:
+        lacks_room = choice.free_slots is not None and choice.free_slots < slots
+        above = choice.load + cost > bound
+        # Above the bound the least loaded one is best, whatever it has seen.
+        matched = 0 if above else choice.matched_blocks
+        return (choice.is_suspect, above, lacks_room, -matched, choice.load, choice.replica_id)
+
+    return [choice.replica_id for choice in sorted(choices, key=key)]
+
+
+class SeenPrefixes:
+    """Which replicas have seen which prompt blocks; the longest unused are forgotten.
+
+    Args:
+        max_blocks: Blocks that are remembered.
+    """
+
+    def __init__(self, *, max_blocks: int = MAX_BLOCKS) -> None:
+        self._max_blocks = max_blocks
+        self._replicas: OrderedDict[bytes, set[str]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._replicas)
+
+    def matched(self, names: Sequence[bytes]) -> dict[str, int]:
+        """Returns how many blocks from a prompt's start each replica has seen; replicas with none are left out."""
+        found: dict[str, int] = {}
+        candidates: set[str] | None = None
+        for count, name in enumerate(names, start=1):
+            holders = self._replicas.get(name, set())
+            candidates = holders if candidates is None else candidates & holders
+            if not candidates:
+                break
+            found |= dict.fromkeys(candidates, count)
+        return found
+
+    def add(self, names: Iterable[bytes], replica_id: str) -> None:
+        """Notes that a replica sees a prompt."""
+        for name in names:
+            self._replicas.setdefault(name, set()).add(replica_id)
+            self._replicas.move_to_end(name)
+        while len(self._replicas) > self._max_blocks:
+            self._replicas.popitem(last=False)
+
+    def keep(self, replica_ids: Iterable[str]) -> None:
+        """Forgets all replicas but some."""
+        kept = set(replica_ids)
+        for name, holders in list(self._replicas.items()):
+            holders &= kept
+            if not holders:
+                del self._replicas[name]
+
+
+class FadingLoads:
+    """Work sent to each replica, fading with time."""
+
+    def __init__(self) -> None:
+        self._loads: dict[str, tuple[float, float]] = {}  # (load, when)
+
+    def of(self, replica_id: str, *, now: float) -> float:
+        """Returns a replica's load."""
+        load, since = self._loads.get(replica_id, (0.0, now))
+        return load * exp((since - now) / FADE_S)
+
+    def add(self, replica_id: str, cost: float, *, now: float) -> None:
+        """Notes that work was sent."""
+        self._loads[replica_id] = (self.of(replica_id, now=now) + cost, now)
+
+    def keep(self, replica_ids: Sequence[str], *, now: float) -> None:
+        """Forgets all replicas but some; one that is new begins at the mean, so that it is not flooded."""
+        known = [self.of(r, now=now) for r in replica_ids if r in self._loads]
+        mean = sum(known) / len(known) if known else 0.0
+        self._loads = {r: (self.of(r, now=now) if r in self._loads else mean, now) for r in replica_ids}

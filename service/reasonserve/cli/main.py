@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasonserve.cli import demo, generate, model, profile, stack, tenant, top, trace
+from reasonserve.cli import demo, front, generate, model, profile, stack, tenant, top, trace
 from reasonserve.cli.doctor import doctor
 from reasonserve.cli.output import ErrorGroup, out
 
@@ -46,6 +46,7 @@ app.command(epilog="Example: reasonserve doctor")(doctor)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(profile.app, name="profile")
 app.add_typer(model.app, name="model")
+app.add_typer(front.app, name="front")
 
 
 def main() -> None:

@@ -32,16 +32,27 @@ def up(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Built-in name, Hugging Face id or local folder.")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM certificate: opens the TLS front to other machines. Default: no front.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key of the certificate.")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="Clients must present a certificate that one of these signed (mTLS).")
+    ] = None,
     state_dir: options.StateDir = None,
     engine_factory: EngineFactory = None,
 ) -> None:
     """Start a cluster on this machine; returns when it serves.
 
-    The controller, Ray Serve and the engine run in the background until `reasonserve down`.
+    The controller, Ray Serve and the engine run in the background until `reasonserve down`. They listen on 127.0.0.1
+    alone; other machines reach the TLS front, where there is one.
     """
     paths = StatePaths.resolve(state_dir)
-    state = bring_up(load(config, model), paths, engine_factory=engine_factory)
+    asked = with_front(load(config, model), tls_cert=tls_cert, tls_key=tls_key, client_ca=client_ca)
+    state = bring_up(asked, paths, engine_factory=engine_factory)
     out.print(f"[bold green]Ready.[/] gRPC at {state.gateway_endpoint}, serving {state.model}.")
+    if state.front_endpoint:
+        out.print(f"Other machines: TLS at {state.front_endpoint}, gRPC and HTTP.")
     out.print(
         "Next:\n"
         "  reasonserve tenant create team-a        # prints a key\n"
@@ -82,6 +93,15 @@ def load(config: Path | None, model: str | None) -> ServiceConfig:
     """Returns the configuration of a file, or the built-in one, with the model replaced if one is named."""
     loaded = ServiceConfig.from_file(config) if config else ServiceConfig()
     return loaded.model_copy(update={"model": model}) if model else loaded
+
+
+def with_front(config: ServiceConfig, **files: Path | None) -> ServiceConfig:
+    """Returns the configuration with the front's files replaced where one is named."""
+    named = {name: file for name, file in files.items() if file is not None}
+    if not named:
+        return config
+    data = config.model_dump()
+    return ServiceConfig.from_mapping(data | {"front": data["front"] | named})
 
 
 def bring_up(

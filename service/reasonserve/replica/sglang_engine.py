@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -51,7 +52,12 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
     """
     check_parsers(config.engine)
     settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
-    environment = {SETTINGS_VARIABLE: json.dumps(settings), "OMP_NUM_THREADS": str(cpu_threads(config))}
+    environment = {
+        SETTINGS_VARIABLE: json.dumps(settings),
+        "OMP_NUM_THREADS": str(cpu_threads(config)),
+        # torch.distributed's own store of keys would listen on every interface.
+        "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{tempfile.mkdtemp(prefix='reasonserve-')}/rendezvous",
+    }
     if config.engine.strict_checks:
         environment |= dict.fromkeys(_STRICT_CHECKS, "1")
     os.environ.update(environment)

@@ -87,8 +87,9 @@ def stop(paths: StatePaths) -> bool:
 def clear_stale(paths: StatePaths) -> None:
     """Ends what a killed supervisor left behind and forgets its state."""
     state = StackState.read(paths.state_file)
-    if state is not None and state.controller is not None and (controller := state.controller.find()):
-        terminate([controller], grace_s=KILL_GRACE_S)
+    for left in (state.controller, state.front) if state is not None else ():
+        if left is not None and (process := left.find()):
+            terminate([process], grace_s=KILL_GRACE_S)
     paths.state_file.unlink(missing_ok=True)
 
 
@@ -102,9 +103,15 @@ def check_ports(config: ServiceConfig) -> None:
         "gateway.port": config.gateway.port,
         "gateway.http_port": config.gateway.http_port,
         "controller.port": config.controller.port,
+        "controller.metrics_port": config.controller.metrics_port,
+        "telemetry.metrics_port": config.telemetry.metrics_port,
+        "front.port": config.front.port if config.front.tls_cert else None,
+        "front.health_port": config.front.health_port if config.front.tls_cert else None,
     }
     seen: dict[int, str] = {}
     for key, port in ports.items():
+        if port is None:
+            continue
         if port in seen:
             raise StartupError(f"{key} and {seen[port]} are both {port}; give each its own port.")
         seen[port] = key

@@ -19,6 +19,7 @@ from typing import Any
 
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import ReasonServeError, StartupError
+from reasonserve.front.process import FrontChild
 from reasonserve.models.resolve import resolve_model
 from reasonserve.stack import serving
 from reasonserve.stack.controller_child import ControllerChild, command
@@ -50,11 +51,13 @@ class Host:
         self._engine_factory = engine_factory
         self._owner_pid = owner_pid
         self._controller: ControllerChild | None = None
+        self._front: FrontChild | None = None
         self._writing = threading.Lock()
         self._state = StackState(
             phase="ray",
             host=ProcessRef.of(os.getpid()),
             gateway_endpoint=f"127.0.0.1:{config.gateway.port}",
+            front_endpoint=f"{config.front.host}:{config.front.port}" if config.front.tls_cert else "",
             controller_endpoint=config.controller.endpoint,
             model=config.model,
             trace_file=config.telemetry.trace_file or paths.trace_file,
@@ -83,7 +86,7 @@ class Host:
 
     def _start(self) -> None:
         self._paths.prepare()
-        os.environ.update(serving.environment(self._config.telemetry, self._paths.trace_file))
+        os.environ.update(serving.environment(self._config, self._paths.trace_file))
         self._enter("ray")
         # Three things that do not need each other; Ray must be on this thread.
         self._controller = ControllerChild(command(self._config.controller, self._paths), self._on_controller)
@@ -100,6 +103,8 @@ class Host:
         serving.deploy(
             self._config, admin_token_file=token_file, model_path=model_path, engine_factory=self._engine_factory
         )
+        if self._config.front.tls_cert is not None:
+            self._front = FrontChild(self._config, self._paths.root, self._on_front)
         self._enter("ready")
 
     def _wait(self) -> None:
@@ -108,6 +113,8 @@ class Host:
         idle = threading.Event()
         while self._owner_pid is None or os.getppid() == self._owner_pid:
             idle.wait(WATCH_INTERVAL_S)
+            if self._front is not None:
+                self._front.keep_alive()
             if self._controller.lost and not told:
                 told = True
                 self._enter("ready", "the controller keeps dying and is down; replicas serve on their last lease")
@@ -115,6 +122,8 @@ class Host:
 
     def _stop(self) -> None:
         try:
+            if self._front is not None:
+                self._front.stop()
             serving.stop()
         finally:
             if self._controller is not None:
@@ -125,6 +134,9 @@ class Host:
     def _on_controller(self, process: ProcessRef) -> None:
         first = self._state.controller is None
         self._update(controller=process, controller_restarts=self._state.controller_restarts + (not first))
+
+    def _on_front(self, pid: int) -> None:
+        self._update(front=ProcessRef.of(pid))
 
     def _enter(self, phase: Phase, message: str = "") -> None:
         self._update(phase=phase, message=message)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from reasonserve.config import ServiceConfig, TelemetryConfig
+from reasonserve.config import GatewayConfig, ServiceConfig
 from reasonserve.errors import StartupError
+from reasonserve.front import loopback
 from reasonserve.telemetry.settings import node_environment
 
 OBJECT_STORE_BYTES = 200 << 20
@@ -14,16 +15,31 @@ OBJECT_STORE_BYTES = 200 << 20
 SPARE_CPUS = 1.0
 """For the gateway, on top of the replicas' cores."""
 APPLICATION = "reasonserve"
+MIN_MESSAGE_LIMIT_BYTES = 16 << 20
 
 
-def environment(telemetry: TelemetryConfig, trace_file: Path) -> dict[str, str]:
+def environment(config: ServiceConfig, trace_file: Path) -> dict[str, str]:
     """Returns the variables that every process of the stack must have before Ray starts."""
-    return node_environment(telemetry.model_copy(update={"trace_file": telemetry.trace_file or trace_file})) | {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Idle OpenMP threads must sleep: spinning starves the other processes on a small machine.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
-    }
+    telemetry = config.telemetry.model_copy(update={"trace_file": config.telemetry.trace_file or trace_file})
+    return (
+        node_environment(telemetry)
+        | message_limit(config.gateway)
+        | loopback.ENVIRONMENT
+        | {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Idle OpenMP threads must sleep: spinning starves the other processes on a small machine.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "GOMP_SPINCOUNT": "0",
+        }
+    )
+
+
+def message_limit(gateway: GatewayConfig) -> dict[str, str]:
+    """Returns the variable that has Ray Serve's proxy drop messages that the gateway would refuse anyhow.
+
+    The limit counts for answers too, which are longer than their requests.
+    """
+    return {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(4 * gateway.max_input_bytes, MIN_MESSAGE_LIMIT_BYTES))}
 
 
 def start(config: ServiceConfig) -> None:
@@ -39,7 +55,7 @@ def start(config: ServiceConfig) -> None:
 
     ray.init(
         address="local",
-        num_cpus=config.replicas.count * config.replicas.num_cpus + SPARE_CPUS,
+        num_cpus=config.replicas.most * config.replicas.num_cpus + SPARE_CPUS,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,

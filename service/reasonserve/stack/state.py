@@ -54,7 +54,9 @@ class StackState(BaseModel):
         message: Detail of the phase for people; the reason when it failed.
         host: The supervisor.
         controller: The controller, once it was started.
-        gateway_endpoint: ``host:port`` for clients.
+        front: The TLS front, where there is one.
+        gateway_endpoint: ``host:port`` for clients on this machine.
+        front_endpoint: ``host:port`` of the TLS front; empty for none.
         controller_endpoint: ``host:port`` for administrators.
         model: Model as configured.
         trace_file: Spans as JSON lines.
@@ -67,7 +69,9 @@ class StackState(BaseModel):
     message: str = ""
     host: ProcessRef
     controller: ProcessRef | None = None
+    front: ProcessRef | None = None
     gateway_endpoint: str
+    front_endpoint: str = ""
     controller_endpoint: str
     model: str
     trace_file: Path

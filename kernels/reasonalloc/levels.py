@@ -9,11 +9,10 @@ from torch import Tensor
 from reasonalloc.methods import HEAD_RULES, LAYER_RULES, check_name
 from reasonalloc.methods import SCORERS as SCORER_NAMES
 from reasonalloc.ops import budgets
-from reasonalloc.ops.route import route_heads, uniform_heads
+from reasonalloc.ops.route import adakv_heads, one_pass_heads, route_heads, uniform_heads
 from reasonalloc.profile import LayerProfile
+from reasonalloc.rules import entropy_weights, pyramid_weights
 from reasonalloc.scorers import SCORERS, Candidates, Scored
-
-PYRAMID_BETA = 20.0
 
 
 def score(
@@ -79,6 +78,10 @@ def score_candidates(scorer: str, candidates: Candidates) -> Scored:
         ValueError: Shapes, dtypes or ranges are wrong.
     """
     check_name("scorer", scorer, SCORER_NAMES)
+    statistic = SCORERS[scorer].statistic
+    if statistic is not None and candidates.statistic_RHN is None:
+        initial = torch.full(candidates.keys_RHND.shape[:3], statistic.initial, device=candidates.keys_RHND.device)
+        candidates = candidates.with_statistic(initial)
     return SCORERS[scorer].score(candidates)
 
 
@@ -101,7 +104,8 @@ def route(
         layer_budget: Cells of the layer, or int64 ``[R]``.
         lengths: int64 candidates of each head, ``[H]`` or ``[R, H]``; all ``N`` by default.
         window: Newest tokens that each head keeps.
-        power, floor, ceiling: Constants of ``reasonalloc``, see ``reasonalloc.ops.route.route_heads``.
+        power, floor, ceiling: Constants of ``reasonalloc`` and ``one-pass``; ``reasonalloc.ops.route.route_heads`` says
+            which.
 
     Returns:
         int64 counts ``[H]`` or ``[R, H]`` that add up to the layer's budget.
@@ -121,9 +125,13 @@ def route(
     budget_R = torch.as_tensor(layer_budget, dtype=torch.int64, device=scores.device).reshape(-1).expand(rows)
     if head_rule == "uniform":
         counts_RH = uniform_heads(lengths_RH, budget_R, min_cells=window)
+    elif head_rule == "adakv":
+        counts_RH = adakv_heads(scores_RHN, lengths_RH, budget_R)
     else:
-        constants = {"power": power, "floor": floor, "ceiling": ceiling}
-        counts_RH = route_heads(scores_RHN, lengths_RH, budget_R, min_cells=2 * window, **constants)
+        rule = route_heads if head_rule == "reasonalloc" else one_pass_heads
+        counts_RH = rule(
+            scores_RHN, lengths_RH, budget_R, power=power, floor=floor, ceiling=ceiling, min_cells=2 * window
+        )
     return counts_RH[0] if one_layer else counts_RH
 
 
@@ -135,6 +143,8 @@ def layer_budgets(
     num_layers: int | None = None,
     available: Tensor | None = None,
     window_cells: int = 0,
+    scores: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Splits a request's cells over the layers of its model.
 
@@ -145,13 +155,15 @@ def layer_budgets(
         num_layers: Layers of the model; the profile's by default.
         available: int64 ``[L]`` candidates of each layer, at least ``budget`` in all; no limit by default.
         window_cells: Cells of a layer that are kept in any case.
+        scores: float32 ``[L, H, N]`` of this round; ``entropy`` asks for them.
+        lengths: int64 ``[L, H]`` candidates of each head; all ``N`` by default.
 
     Returns:
         int64 ``[L]`` that adds up to ``budget``.
 
     Raises:
         MethodError: There is no such rule.
-        ValueError: The rule needs a profile and there is none, or the number of layers is not given.
+        ValueError: The rule needs a profile or scores and there are none, or the number of layers is not given.
     """
     check_name("layer rule", layer_rule, LAYER_RULES)
     if num_layers is None:
@@ -168,18 +180,18 @@ def layer_budgets(
         return budgets.layer_budgets(weights_L, total_B, available[None], least_B, **bounds)[0]
     weights_L = torch.ones(num_layers, dtype=torch.float64, device=available.device)
     if layer_rule == "pyramid":
-        weights_L = _pyramid(num_layers).to(available.device)
+        weights_L = pyramid_weights(num_layers).to(available.device)
+    elif layer_rule == "entropy":
+        if scores is None:
+            raise ValueError("the layer rule entropy splits by scores and has none; give the scores of this round")
+        if lengths is None:
+            lengths = torch.full(scores.shape[:2], scores.shape[2], device=scores.device)
+        weights_L = entropy_weights(scores, lengths)
     window_L = available.clamp(max=window_cells)
     free_B = total_B - window_L.sum()
     unbounded = {"floor": 0.0, "ceiling": float(num_layers)}
     free_BL = (available - window_L)[None]
     return budgets.layer_budgets(weights_L, free_B, free_BL, torch.zeros_like(free_B), **unbounded)[0] + window_L
-
-
-def _pyramid(num_layers: int) -> Tensor:
-    """Shares that fall evenly from ``2 - 1/beta`` of the mean to ``1/beta`` (PyramidKV, arXiv 2406.02069, beta 20)."""
-    least = 1 / PYRAMID_BETA
-    return torch.linspace(2 - least, least, num_layers, dtype=torch.float64)
 
 
 def _require_profile(layer_rule: str, profile: LayerProfile | None) -> LayerProfile:

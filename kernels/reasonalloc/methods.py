@@ -13,18 +13,29 @@ LAYER_RULES = {
     "uniform": "the same for every layer",
     "pyramid": "falls from the first layer to the last (PyramidKV)",
     "wave": "by the active profile's demand, within bounds (ReasonAlloc)",
+    "entropy": "by how evenly a layer's scores are spread, in every round (LAVa)",
 }
 """What each layer rule does, in a few words."""
 
 HEAD_RULES = {
     "uniform": "the same for every kv head of a layer",
+    "adakv": "by the layer's best scores, a fifth of it evenly (Ada-KV)",
     "reasonalloc": "by the layer's best scores, evened out, within bounds (ReasonAlloc)",
+    "one-pass": "likewise, clipped and rescaled once as the paper is read, which lets shares pass the bounds",
 }
 """What each head rule does, in a few words."""
 
 SCORERS = {
-    "rkv": "attention of the newest queries against redundancy of keys (R-KV)",
+    "rkv": "attention of the newest queries against redundancy of keys, lambda 0.1 (R-KV)",
+    "rkv-released": "likewise as in the authors' code, lambda 0.07",
     "snapkv": "attention of the newest queries (SnapKV)",
+    "gkv": "attention remembered over rounds against redundancy of keys (G-KV)",
+    "vase": "a quarter by the range of values, the rest drawn by attention (VaSE)",
+    "lava": "attention times the head's largest value (LAVa)",
+    "h2o": "half the newest, half by attention received so far (H2O)",
+    "streaming": "the first four and the newest (StreamingLLM)",
+    "random": "drawn (Random Attention)",
+    "knorm": "small keys first",
 }
 """What each scorer goes by, in a few words."""
 
@@ -57,11 +68,19 @@ class Triple:
 NAMED_METHODS = {
     "reasonalloc": Triple("wave", "reasonalloc", "rkv"),
     "reasonalloc-snapkv": Triple("wave", "reasonalloc", "snapkv"),
+    "reasonalloc-gkv": Triple("wave", "reasonalloc", "gkv"),
     "layer-only": Triple("wave", "uniform", "rkv"),
     "head-only": Triple("uniform", "reasonalloc", "rkv"),
     "r-kv": Triple("uniform", "uniform", "rkv"),
     "snapkv": Triple("uniform", "uniform", "snapkv"),
     "pyramid-rkv": Triple("pyramid", "uniform", "rkv"),
+    "ada-rkv": Triple("uniform", "adakv", "rkv"),
+    "g-kv": Triple("uniform", "uniform", "gkv"),
+    "vase": Triple("uniform", "uniform", "vase"),
+    "lava": Triple("entropy", "adakv", "lava"),
+    "h2o": Triple("uniform", "uniform", "h2o"),
+    "streaming": Triple("uniform", "uniform", "streaming"),
+    "random-pinned": Triple("uniform", "uniform", "random"),
 }
 """Triples that have a name of their own."""
 

@@ -10,7 +10,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
-from reasonalloc.ops import attend, compact, keep, launch, route, score, split
+from reasonalloc.ops import attend, compact, keep, launch, observe, redundancy, route, score, split
 
 
 class Target:
@@ -78,6 +78,9 @@ def compile_decisions():
 def compile_score():
     queries, keys = zeros(6, 8, 32, 128, dtype=torch.bfloat16), zeros(6, 8, 1152, 128, dtype=torch.bfloat16)
     score.rkv_score(queries, keys, zeros(6, 8), window=8)
+    redundancy.mean_cosine(keys, zeros(6, 8), spare_first=True)
+    for group in ("max", "max_of_means", "mean"):
+        observe.window_attention(queries, keys, zeros(6, 8), window=8, scope="causal", group=group)
 
 
 def main(capability):

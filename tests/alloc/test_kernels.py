@@ -42,6 +42,6 @@ def test_compiled(tmp_path):
 
 
 def test_operators_import_no_triton_until_a_kernel_is_launched():
-    operators = "attend, budgets, compact, keep, route, score, split"
+    operators = "attend, budgets, compact, keep, observe, redundancy, route, score, split"
     code = f"import sys\nfrom reasonalloc.ops import {operators}, launch\nsys.exit('triton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

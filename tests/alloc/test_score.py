@@ -36,6 +36,7 @@ def test_equals_the_reference(ragged, width, group):
         {"threshold": 0.0},
         {"threshold": 0.9},
         {"length_free": False},
+        {"length_free": False, "spare_first": True},
         {"window": 1},
         {"window": 40},
     ],

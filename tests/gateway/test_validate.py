@@ -74,7 +74,11 @@ def test_everything_given_is_passed_on():
         (with_sampling(stop=["x"] * 17), "sampling.stop", "at most 16"),
         (with_sampling(stop=["x", ""]), "sampling.stop[1]", "empty"),
         (with_kv(method="h3o"), "kv.method", "method is 'h3o'; give one of reasonalloc,"),
-        (with_kv(method="wave/heads/rkv"), "kv.method", "head rule is 'heads'; give one of uniform, reasonalloc"),
+        (
+            with_kv(method="wave/heads/rkv"),
+            "kv.method",
+            "head rule is 'heads'; give one of uniform, adakv, reasonalloc, one-pass",
+        ),
         (with_kv(budget_tokens=31), "kv.budget_tokens", "at least 32"),
         (with_kv(budget_tokens=0), "kv.budget_tokens", "at least 32"),
         (with_kv(method="full", budget_tokens=64), "kv.budget_tokens", "has no budget"),

@@ -1,11 +1,20 @@
 """Scorers by name. One file each; ``base.py`` says what one is."""
 
-from reasonalloc.scorers import rkv, snapkv
+from reasonalloc.scorers import gkv, h2o, knorm, lava, random, rkv, snapkv, streaming, vase
 from reasonalloc.scorers.base import Candidates, Scored, Scorer, Statistic
 
 __all__ = ["SCORERS", "Candidates", "Scored", "Scorer", "Statistic"]
 
 SCORERS = {
     "rkv": rkv.SCORER,
+    "rkv-released": rkv.RELEASED,
     "snapkv": snapkv.SCORER,
+    "gkv": gkv.SCORER,
+    "vase": vase.SCORER,
+    "lava": lava.SCORER,
+    "h2o": h2o.SCORER,
+    "streaming": streaming.SCORER,
+    "random": random.SCORER,
+    "knorm": knorm.SCORER,
 }
+"""By the names of ``reasonalloc.methods.SCORERS``."""

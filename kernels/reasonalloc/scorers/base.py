@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from reasonalloc.shapes import valid_mask
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Candidates:
@@ -78,3 +80,15 @@ class Scorer:
     window: int = 8
     statistic: Statistic | None = None
     seeded: bool = False
+
+
+def framed(scores_RHN: Tensor, lengths_RH: Tensor, window: int) -> Tensor:
+    """Returns finite scores with the window at ``+inf`` and padding at ``-inf``."""
+    width = scores_RHN.shape[2]
+    past_RHN, valid_RHN = valid_mask(lengths_RH - window, width), valid_mask(lengths_RH, width)
+    return scores_RHN.masked_fill(~past_RHN, float("inf")).masked_fill(~valid_RHN, float("-inf"))
+
+
+def newest(queries_RWQD: Tensor, window: int) -> Tensor:
+    """Returns the queries of a window, or all where there are fewer."""
+    return queries_RWQD[:, -window:]

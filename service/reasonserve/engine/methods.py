@@ -100,6 +100,8 @@ def split_budget(
         num_layers=num_layers,
         available=lengths_LH.sum(-1),
         window_cells=window * num_kv_heads,
+        scores=scores_LHN,
+        lengths=lengths_LH,
     )
     return levels.route(
         triple.head,

@@ -37,6 +37,7 @@ def test_equals_the_reference(ragged, device, width, group):
         {"threshold": 0.0},
         {"threshold": 0.9},
         {"length_free": False},
+        {"length_free": False, "spare_first": True},
         {"window": 1},
         {"window": 40},
     ],

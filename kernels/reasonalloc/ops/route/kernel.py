@@ -67,11 +67,12 @@ def route_heads(
     """See ``reasonalloc.ops.route.route_heads``."""
     least_R = torch.full_like(layer_budget_R, min_cells)
     lower_RH, upper_RH = bounds_around_mean(layer_budget_R, lengths_RH, least_R, floor=floor, ceiling=ceiling)
-    demand_RH = _demands(scores_RHN, lengths_RH, layer_budget_R)
+    demand_RH = head_demand(scores_RHN, lengths_RH, layer_budget_R)
     return split_kernel.split_rows(demand_RH.double() ** power, layer_budget_R, lower_RH, upper_RH)
 
 
-def _demands(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) -> Tensor:
+def head_demand(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) -> Tensor:
+    """See ``reasonalloc.ops.route.head_demand``."""
     rows, heads, width = scores_RHN.shape
     if heads * width == 0:
         return torch.zeros_like(lengths_RH)

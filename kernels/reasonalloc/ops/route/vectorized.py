@@ -21,12 +21,12 @@ def route_heads(
     """See ``reasonalloc.ops.route.route_heads``."""
     least_R = torch.full_like(layer_budget_R, min_cells)
     lower_RH, upper_RH = bounds_around_mean(layer_budget_R, lengths_RH, least_R, floor=floor, ceiling=ceiling)
-    demand_RH = _demand(scores_RHN, lengths_RH, layer_budget_R)
+    demand_RH = head_demand(scores_RHN, lengths_RH, layer_budget_R)
     return split_rows(demand_RH.double() ** power, layer_budget_R, lower_RH, upper_RH)
 
 
-def _demand(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) -> Tensor:
-    """How many scores of each head are among the layer's highest, ties included, as ``[R, H]``."""
+def head_demand(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) -> Tensor:
+    """See ``reasonalloc.ops.route.head_demand``."""
     if scores_RHN[:1].numel() == 0:
         return torch.zeros_like(lengths_RH)
     valid_RHN = valid_mask(lengths_RH, scores_RHN.shape[2])

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from reasonalloc.ops import launch
+from reasonalloc.ops.observe import check_heads
+from reasonalloc.ops.redundancy import DEFAULT_TRANSIENT_BYTES
 from reasonalloc.ops.score import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
-
-DEFAULT_TRANSIENT_BYTES = 64 * 2**20
 
 
 def rkv_score(
@@ -20,6 +20,7 @@ def rkv_score(
     pool: int = 7,
     threshold: float = 0.5,
     length_free: bool = True,
+    spare_first: bool = False,
     transient_bytes: int = DEFAULT_TRANSIENT_BYTES,
 ) -> Tensor:
     """Scores candidates by importance against redundancy.
@@ -38,6 +39,7 @@ def rkv_score(
         threshold: Cosine above which two keys are near-duplicates.
         length_free: Multiply by the number of past candidates. Both terms are softmax-normalised, so
             without it a shorter list scores higher, and scores of different heads do not compare.
+        spare_first: Let a key without near-duplicates exempt key 0, as the released code does.
         transient_bytes: Most memory for cosines at a time.
 
     Returns:
@@ -48,21 +50,12 @@ def rkv_score(
         ValueError: Shapes, dtypes or ranges are wrong.
     """
     _check(queries_RWQD, keys_RHND, lengths_RH, window, mix, pool, threshold)
+    run = vectorized.rkv_score
     if launch.use_kernel(keys_RHND.device):
         from reasonalloc.ops.score import kernel
 
-        return kernel.rkv_score(
-            queries_RWQD,
-            keys_RHND,
-            lengths_RH,
-            window=window,
-            mix=mix,
-            pool=pool,
-            threshold=threshold,
-            length_free=length_free,
-            transient_bytes=transient_bytes,
-        )
-    return vectorized.rkv_score(
+        run = kernel.rkv_score
+    return run(
         queries_RWQD,
         keys_RHND,
         lengths_RH,
@@ -71,6 +64,7 @@ def rkv_score(
         pool=pool,
         threshold=threshold,
         length_free=length_free,
+        spare_first=spare_first,
         transient_bytes=transient_bytes,
     )
 
@@ -86,8 +80,7 @@ def _check(
 ) -> None:
     sizes = check_axes(queries_RWQD=queries_RWQD, keys_RHND=keys_RHND, lengths_RH=lengths_RH)
     check_dtype(torch.int64, lengths_RH=lengths_RH)
-    if sizes["H"] == 0 or sizes["Q"] % sizes["H"]:
-        raise ValueError(f"{sizes['Q']} query heads over {sizes['H']} kv heads; give a multiple of the kv heads")
+    check_heads(sizes["Q"], sizes["H"])
     if sizes["W"] < 1 or window < 1:
         raise ValueError(f"{sizes['W']} queries and a window of {window}; give at least 1 of each")
     if not 0 <= mix <= 1:

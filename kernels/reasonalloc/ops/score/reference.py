@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from reasonalloc.ops.redundancy.reference import mean_cosine_of_list
+
 
 def rkv_score(
     queries_RWQD: Tensor,
@@ -16,6 +18,7 @@ def rkv_score(
     pool: int = 7,
     threshold: float = 0.5,
     length_free: bool = True,
+    spare_first: bool = False,
     transient_bytes: int = 0,
 ) -> Tensor:
     """See ``reasonalloc.ops.score.rkv_score``; ``transient_bytes`` has no effect."""
@@ -32,7 +35,7 @@ def rkv_score(
             keys_ND = keys_RHND[row, head, :length].float()
             queries_WGD = queries_RWQD[row, :, head * group : (head + 1) * group].float()
             importance = _max_pool(_importance(queries_WGD, keys_ND[:past]), pool)
-            redundancy = _redundancy(keys_ND, threshold)[:past]
+            redundancy = mean_cosine_of_list(keys_ND, threshold, spare_first).softmax(dim=0)[:past]
             score = mix * importance - (1 - mix) * redundancy
             scores_RHN[row, head, :past] = score * past if length_free else score
     return scores_RHN
@@ -47,15 +50,3 @@ def _importance(queries_WGD: Tensor, keys_ND: Tensor) -> Tensor:
 def _max_pool(values_N: Tensor, width: int) -> Tensor:
     reach = width // 2
     return torch.stack([values_N[max(at - reach, 0) : at + reach + 1].max() for at in range(len(values_N))])
-
-
-def _redundancy(keys_ND: Tensor, threshold: float) -> Tensor:
-    """Softmax of each key's mean cosine to the others, less the exempted pairs, as ``[N]``."""
-    unit_ND = keys_ND / keys_ND.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-8)
-    cosine_NN = unit_ND @ unit_ND.T
-    cosine_NN.fill_diagonal_(0)
-    for row_N in cosine_NN:
-        duplicates = [at for at, cosine in enumerate(row_N.tolist()) if cosine > threshold]
-        if duplicates:
-            row_N[duplicates[-1]] = 0
-    return cosine_NN.mean(dim=0).softmax(dim=0)

@@ -10,7 +10,7 @@
   resources:
     reasonserve_gateway: "1"
   rayStartParams:
-    metrics-export-port: {{ .Values.ray.metricsPort | quote }}
+    metrics-export-port: {{ include "reasonserve.port" (list . "telemetry" "metrics_port") | quote }}
     object-store-memory: {{ int64 .Values.ray.objectStoreBytes | quote }}
   template:
     metadata:
@@ -23,7 +23,7 @@
     spec:
       serviceAccountName: {{ include "reasonserve.serviceAccount" (list . "worker") }}
       automountServiceAccountToken: false
-      terminationGracePeriodSeconds: {{ add .Values.gateway.drainSeconds 30 }}
+      terminationGracePeriodSeconds: {{ add (include "reasonserve.drain" .) 30 }}
       {{- include "reasonserve.pullSecrets" . | nindent 6 }}
       securityContext:
         {{- include "reasonserve.podSecurity" . | nindent 8 }}
@@ -43,7 +43,7 @@
             preStop:
               exec:
                 # The pod has left the Service; streams that run get this long to end.
-                command: [sleep, {{ .Values.gateway.drainSeconds | quote }}]
+                command: [sleep, {{ include "reasonserve.drain" . | quote }}]
           resources:
             {{- toYaml .Values.gateway.resources | nindent 12 }}
           volumeMounts:
@@ -55,7 +55,7 @@
 {{- define "reasonserve.workerPorts" -}}
 {{- $incremental := eq .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade" -}}
 - name: metrics
-  containerPort: {{ .Values.ray.metricsPort }}
+  containerPort: {{ include "reasonserve.port" (list . "telemetry" "metrics_port") }}
 - name: {{ ternary "http" "serve" $incremental }}
   containerPort: {{ include "reasonserve.port" (list . "gateway" "http_port") }}
 - name: {{ ternary "serve" "serve-grpc" $incremental }}
@@ -87,7 +87,7 @@ readinessProbe:
   resources:
     reasonserve_replica: {{ $group.replicasPerPod | quote }}
   rayStartParams:
-    metrics-export-port: {{ $root.Values.ray.metricsPort | quote }}
+    metrics-export-port: {{ include "reasonserve.port" (list $root "telemetry" "metrics_port") | quote }}
     object-store-memory: {{ int64 $root.Values.ray.objectStoreBytes | quote }}
   template:
     metadata:
@@ -100,7 +100,7 @@ readinessProbe:
     spec:
       serviceAccountName: {{ include "reasonserve.serviceAccount" (list $root "worker") }}
       automountServiceAccountToken: false
-      terminationGracePeriodSeconds: {{ add $group.drainSeconds 30 }}
+      terminationGracePeriodSeconds: {{ add (include "reasonserve.drain" $root) 30 }}
       {{- with $group.runtimeClassName }}
       runtimeClassName: {{ . }}
       {{- end }}
@@ -158,7 +158,7 @@ readinessProbe:
             preStop:
               exec:
                 # Ray Serve's own drain of a replica; a node that goes away gets the same.
-                command: [sleep, {{ $group.drainSeconds | quote }}]
+                command: [sleep, {{ include "reasonserve.drain" $root | quote }}]
           resources:
             {{- include "reasonserve.replicaResources" (list $group) | nindent 12 }}
           volumeMounts:

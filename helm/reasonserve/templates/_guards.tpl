@@ -61,8 +61,20 @@
 {{- if hasKey $given "host" -}}
 {{- fail (printf "config.controller.host is %q; in a cluster the controller listens on all addresses of its pod and is found by its Service. Remove the key." $given.host) -}}
 {{- end -}}
-{{- if (.Values.config.telemetry | default dict).trace_file -}}
-{{- fail (printf "config.telemetry.trace_file is %q; each pod would write a file of its own and lose it. Remove the key, and set config.telemetry.otlp_endpoint." .Values.config.telemetry.trace_file) -}}
+{{- $telemetry := .Values.config.telemetry | default dict -}}
+{{- if $telemetry.trace_file -}}
+{{- fail (printf "config.telemetry.trace_file is %q; each pod would write a file of its own and lose it. Remove the key, and set config.telemetry.otlp_endpoint." $telemetry.trace_file) -}}
+{{- end -}}
+{{- if $telemetry.log_file -}}
+{{- fail (printf "config.telemetry.log_file is %q; in a cluster logs go to the pod's standard error stream, where collectors find them. Remove the key." $telemetry.log_file) -}}
+{{- end -}}
+{{- if not (include "reasonserve.setting" (list . "telemetry" "metrics_port") | fromJson).value -}}
+{{- fail "config.telemetry.metrics_port is null; a pod's ports are declared beforehand. Set a port, such as 8080." -}}
+{{- end -}}
+{{- range $key := list "host" "tls_cert" "tls_key" "client_ca" "health_port" -}}
+{{- if hasKey ($.Values.config.front | default dict) $key -}}
+{{- fail (printf "config.front.%s is set; in a cluster the front's addresses and certificates are the chart's. Remove the key, and set front.tlsSecret." $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -97,8 +109,18 @@
 {{- end -}}
 {{- $room = add $room (mul (int .maxReplicas) (int .replicasPerPod)) -}}
 {{- end -}}
-{{- if gt $count (int $room) -}}
-{{- fail (printf "config.replicas.count is %d and replicaGroups hold %d replicas at most; the others would wait for ever. Raise maxReplicas of a group, or lower config.replicas.count." $count (int $room)) -}}
+{{- $most := (include "reasonserve.setting" (list . "replicas" "scaling" "max_count") | fromJson).value -}}
+{{- if and $most (lt (int $most) $count) -}}
+{{- fail (printf "config.replicas.scaling.max_count is %d and config.replicas.count is %d; the count is the fewest. Raise max_count, or lower count." (int $most) $count) -}}
+{{- end -}}
+{{- $most = default $count $most | int -}}
+{{- if gt $most (int $room) -}}
+{{- fail (printf "config.replicas asks for up to %d replicas and replicaGroups hold %d at most; the others would wait for ever. Raise maxReplicas of a group, or lower config.replicas.count or scaling.max_count." $most (int $room)) -}}
+{{- end -}}
+{{- $interval := (include "reasonserve.setting" (list . "replicas" "scaling" "interval_s") | fromJson).value | float64 -}}
+{{- $window := (include "reasonserve.setting" (list . "replicas" "scaling" "window_s") | fromJson).value | float64 -}}
+{{- if le $window $interval -}}
+{{- fail (printf "config.replicas.scaling.window_s is %v and interval_s is %v; the window must be longer. Raise window_s, or lower interval_s." $window $interval) -}}
 {{- end -}}
 {{- end -}}
 
@@ -139,8 +161,9 @@
 {{- else if $upgrade.incremental.gatewayClassName -}}
 {{- fail (printf "upgrade.incremental.gatewayClassName is %q and upgrade.strategy is %s, which makes no Gateway. Set upgrade.strategy=NewClusterWithIncrementalUpgrade, or empty the class." $upgrade.incremental.gatewayClassName $upgrade.strategy) -}}
 {{- end -}}
-{{- if lt (int $upgrade.drainSeconds) (int .Values.gateway.drainSeconds) -}}
-{{- fail (printf "upgrade.drainSeconds is %d and gateway.drainSeconds is %d; the old nodes would go before their streams end. Raise upgrade.drainSeconds, or lower gateway.drainSeconds." (int $upgrade.drainSeconds) (int .Values.gateway.drainSeconds)) -}}
+{{- $drain := include "reasonserve.drain" . | int -}}
+{{- if lt (int $upgrade.drainSeconds) $drain -}}
+{{- fail (printf "upgrade.drainSeconds is %d and config.replicas.drain_s is %d; the old nodes would go before their streams end. Raise upgrade.drainSeconds, or lower config.replicas.drain_s." (int $upgrade.drainSeconds) $drain) -}}
 {{- end -}}
 {{- end -}}
 
@@ -160,7 +183,7 @@
 {{- $own := dict
   "config.gateway.port" (include "reasonserve.port" (list . "gateway" "port") | int)
   "config.gateway.http_port" (include "reasonserve.port" (list . "gateway" "http_port") | int)
-  "ray.metricsPort" (int .Values.ray.metricsPort) -}}
+  "config.telemetry.metrics_port" (include "reasonserve.port" (list . "telemetry" "metrics_port") | int) -}}
 {{- $taken := dict "6379" "Ray's GCS" "8265" "Ray's dashboard" "10001" "Ray's client server" "52365" "Ray's agent" -}}
 {{- range $key, $port := $own -}}
 {{- $other := get $taken (toString $port) -}}
@@ -172,8 +195,13 @@
 {{- end -}}
 {{- $_ := set $taken (toString $port) $key -}}
 {{- end -}}
-{{- if and .Values.front.enabled (eq (int .Values.front.port) (int .Values.front.metricsPort)) -}}
-{{- fail (printf "front.port and front.metricsPort are both %d; give each its own." (int .Values.front.port)) -}}
+{{- $front := include "reasonserve.port" (list . "front" "port") | int -}}
+{{- if and .Values.front.enabled (eq $front (int .Values.front.healthPort)) -}}
+{{- fail (printf "config.front.port and front.healthPort are both %d; clients and the kubelet need a port each. Change one." $front) -}}
+{{- end -}}
+{{- $controller := include "reasonserve.port" (list . "controller" "port") | int -}}
+{{- if eq $controller (include "reasonserve.port" (list . "controller" "metrics_port") | int) -}}
+{{- fail (printf "config.controller.port and config.controller.metrics_port are both %d; calls and metrics need a port each. Change one." $controller) -}}
 {{- end -}}
 {{- end -}}
 

@@ -57,16 +57,24 @@ imagePullSecrets:
 
 {{/* One key of the configuration file as JSON under "value": (list $ "gateway" "port"). Files hold what is left out. */}}
 {{- define "reasonserve.setting" -}}
-{{- $root := index . 0 -}}
-{{- $section := index . 1 -}}
-{{- $key := index . 2 -}}
-{{- $given := index $root.Values.config $section | default dict -}}
-{{- if hasKey $given $key -}}
-{{- dict "value" (index $given $key) | toJson -}}
+{{- $root := first . -}}
+{{- $given := $root.Values.config -}}
+{{- $isGiven := true -}}
+{{- $default := $root.Files.Get "files/config-defaults.yaml" | fromYaml -}}
+{{- range rest . -}}
+{{- $default = index $default . -}}
+{{- if and $isGiven (kindIs "map" $given) (hasKey ($given | default dict) .) -}}
+{{- $given = index $given . -}}
 {{- else -}}
-{{- $defaults := $root.Files.Get "files/config-defaults.yaml" | fromYaml -}}
-{{- dict "value" (index (index $defaults $section) $key) | toJson -}}
+{{- $isGiven = false -}}
 {{- end -}}
+{{- end -}}
+{{- dict "value" (ternary $given $default $isGiven) | toJson -}}
+{{- end -}}
+
+{{/* Seconds that running requests get to end wherever a pod must go. */}}
+{{- define "reasonserve.drain" -}}
+{{- (include "reasonserve.setting" (list . "replicas" "drain_s") | fromJson).value | float64 | ceil | int -}}
 {{- end -}}
 
 {{- define "reasonserve.port" -}}

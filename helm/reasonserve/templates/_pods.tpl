@@ -49,12 +49,14 @@ topologySpreadConstraints:
 
 {{/* Variables that connect every process to the controller and the trace collector. */}}
 {{- define "reasonserve.environment" -}}
-{{- $otlp := (include "reasonserve.setting" (list . "telemetry" "otlp_endpoint") | fromJson).value -}}
 - name: OTEL_SERVICE_NAME
   value: reasonserve
-{{- with $otlp }}
-- name: REASONSERVE_OTLP_ENDPOINT
-  value: {{ . | quote }}
+{{- range $key := list "otlp_endpoint" "sampling_ratio" "record_content" "log_format" "max_tenant_labels" }}
+{{- $value := (include "reasonserve.setting" (list $ "telemetry" $key) | fromJson).value }}
+{{- if not (kindIs "invalid" $value) }}
+- name: REASONSERVE_{{ upper $key }}
+  value: {{ toString $value | quote }}
+{{- end }}
 {{- end }}
 {{- if .Values.controller.tls.existingSecret }}
 - name: REASONSERVE_CONTROLLER_TLS_CA_FILE

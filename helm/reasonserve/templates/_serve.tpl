@@ -3,7 +3,6 @@
 {{- $gateway := .Values.gateway -}}
 proxy_location: EveryNode
 http_options:
-  # Health for the kubelet alone: the application has no HTTP route.
   host: 0.0.0.0
   port: {{ include "reasonserve.port" (list . "gateway" "http_port") }}
 grpc_options:

@@ -10,8 +10,6 @@ from reasonserve.chart.base import Count, Name, Placement, Positive, Resources, 
 from reasonserve.chart.parts import AdminToken, Controller, ExposedService, Images, Model, NetworkPolicy
 from reasonserve.config import ServiceConfig
 
-DRAIN_S = 60
-"""As long as Ray Serve lets the streams of a stopped replica run."""
 GroupName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
 
 
@@ -33,7 +31,6 @@ class Gateway(Placement):
         max_replicas: Most; equal to minReplicas for a fixed number.
         target_ongoing_requests: Calls per gateway that autoscaling aims at.
         idle_timeout_seconds: A node without a gateway is given back after this long.
-        drain_seconds: How long a pod that must go lets its streams run.
         service: The serving Service, which Ray's operator makes.
         resources: Its container's.
     """
@@ -42,7 +39,6 @@ class Gateway(Placement):
     max_replicas: Positive = 4
     target_ongoing_requests: Positive = 128
     idle_timeout_seconds: Count = 300
-    drain_seconds: Count = DRAIN_S
     service: ExposedService = ExposedService()
     resources: Resources = sized("1", "2Gi", cpu_limit="2")
 
@@ -58,7 +54,6 @@ class ReplicaGroup(Placement):
         gpus_per_pod: Accelerators of a node; 0 for replicas on CPUs.
         gpu_resource: Name of the accelerator's resource.
         replicas_per_pod: Most replicas on a node.
-        drain_seconds: How long a pod that must go lets its streams run.
         runtime_class_name: Container runtime, where GPUs need one.
         resources: Its container's, without the accelerators.
     """
@@ -70,7 +65,6 @@ class ReplicaGroup(Placement):
     gpus_per_pod: Count = 1
     gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"
     replicas_per_pod: Positive = 1
-    drain_seconds: Count = DRAIN_S
     runtime_class_name: Name = ""
     resources: Resources = sized("8", "64Gi", cpu_limit="16")
 
@@ -80,14 +74,12 @@ class Ray(Section):
 
     Attributes:
         version: Release of Ray in the images.
-        metrics_port: Where each node shows its metrics.
         object_store_bytes: Shared memory for Ray's objects; requests and tokens are small.
         token_authentication: Ray's processes and Ray's operator authenticate each other by a token.
         environment: More variables for every Ray node.
     """
 
     version: Annotated[str, Field(pattern=r"^2\.[0-9]+\.[0-9]+$")] = "2.60.0"
-    metrics_port: Annotated[int, Field(ge=1024, le=65535)] = 8080
     object_store_bytes: Annotated[int, Field(ge=78643200)] = 209715200
     token_authentication: bool = False
     environment: dict[str, str] = {}
@@ -144,18 +136,16 @@ class Front(Placement):
     Attributes:
         enabled: Put it before the gateways; without it they speak plain text to whoever the policy lets in.
         replicas: Fronts.
-        port: Where clients call.
-        metrics_port: Where each front shows its metrics.
         tls_secret: Secret with tls.crt and tls.key of the server, and ca.crt that signs clients' certificates.
+        health_port: Plain page ``/healthz`` for the kubelet. Clients call ``config.front.port``.
         service: Its Service.
         resources: Its container's.
     """
 
     enabled: bool = False
     replicas: Positive = 2
-    port: Annotated[int, Field(ge=1024, le=65535)] = 9443
-    metrics_port: Annotated[int, Field(ge=1024, le=65535)] = 8405
     tls_secret: Name = ""
+    health_port: Annotated[int, Field(ge=1024, le=65535)] = 9080
     service: ExposedService = ExposedService()
     resources: Resources = sized("250m", "256Mi")
 
@@ -272,5 +262,10 @@ class Values(Section):
     monitoring: Monitoring = Monitoring()
 
 
-CONFIG: dict[str, Any] = {"model": ServiceConfig().model, "replicas": {"num_gpus": 1.0}}
-"""The chart's own ``config``: what a cluster with GPUs needs other than the file's defaults."""
+CONFIG: dict[str, Any] = {
+    "model": ServiceConfig().model,
+    "replicas": {"num_gpus": 1.0},
+    "controller": {"metrics_port": 9101},
+    "telemetry": {"metrics_port": 8080},
+}
+"""The chart's own ``config``: GPUs, and metrics at ports that can be declared."""

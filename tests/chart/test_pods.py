@@ -1,0 +1,127 @@
+"""Pods pass the Pod Security Standard "restricted", hold no secret, and say what Ray's own autoscaler reads."""
+
+import re
+from typing import Any
+
+import pytest
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+from reasonserve.config import ServiceConfig
+from reasonserve.telemetry.settings import node_environment
+
+ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+
+
+def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+
+
+def test_restricted(render):
+    """Every control of the standard: https://kubernetes.io/docs/concepts/security/pod-security-standards/."""
+    for template in render.pods().values():
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert {key for volume in spec["volumes"] for key in volume} - {"name"} <= ALLOWED_VOLUMES
+        for container in containers(template):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["readOnlyRootFilesystem"] is True
+            assert "hostPort" not in str(container.get("ports"))
+    assert render.cluster["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_every_container_says_what_it_needs(render):
+    for template in render.pods().values():
+        for container in containers(template):
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            amounts = [container["resources"][kind]["memory"] for kind in ("requests", "limits")]
+            asked, most = (int(amount[:-2]) << {"Mi": 20, "Gi": 30}[amount[-2:]] for amount in amounts)
+            assert asked <= most
+
+
+def test_only_the_head_may_call_kubernetes(render):
+    mounts = {name: template["spec"]["automountServiceAccountToken"] for name, template in render.pods().items()}
+    assert {name for name, mounted in mounts.items() if mounted} == {"head"}
+    accounts = {a["metadata"]["name"]: a["automountServiceAccountToken"] for a in render.of_kind("ServiceAccount")}
+    assert {name for name, mounted in accounts.items() if mounted} == {"rs-reasonserve-head"}
+    assert not [d for d in render.documents if d["kind"] in ("Role", "ClusterRole", "RoleBinding", "Secret")]
+
+
+def test_the_head_holds_no_token(render):
+    assert "secret" not in str(render.pods()["head"]["spec"]["volumes"])
+
+
+def test_secrets_are_named_and_not_held(chart):
+    text = chart.render(file="values-multi-tenant.yaml").text
+    assert "kind: Secret" not in text
+    assert not re.search(r"postgresql://", text)
+    assert "secretKeyRef" in text
+
+
+def test_ray_pods_have_no_label_that_a_release_changes(render):
+    """A changed pod template makes Ray's operator build a new cluster."""
+    for name, template in render.pods().items():
+        if name not in ("controller", "front", "test"):
+            assert not {"helm.sh/chart", "app.kubernetes.io/version"} & template["metadata"]["labels"].keys()
+
+
+@pytest.mark.parametrize("pod", ["head", "gateway", "h200"])
+def test_ray_nodes_have_the_variables_of_tracing(renders, pod):
+    config = {"telemetry": {"otlp_endpoint": "http://otel-collector.observability.svc:4317", "sampling_ratio": 0.05}}
+    expected = node_environment(ServiceConfig.model_validate(config).telemetry)
+    (container,) = renders["values-h200.yaml"].pods()[pod]["spec"]["containers"]
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    given = {name: env.get(name) for name in expected}
+    assert {name: str(value).casefold() for name, value in given.items()} == {
+        name: value.casefold() for name, value in expected.items()
+    }
+    assert len(env) == len(container["env"])
+
+
+def test_what_rays_autoscaler_reads(renders):
+    """Ray's own code, as it runs in the head's sidecar, on our resource."""
+    cluster = renders["values-multi-tenant.yaml"].cluster
+    ray_cluster = {"metadata": {"name": "c", "namespace": "serving"}, "spec": cluster}
+    config = _derive_autoscaling_config_from_ray_cr(ray_cluster)
+    types = config["available_node_types"]
+    assert {name: (t["min_workers"], t["max_workers"]) for name, t in types.items()} == {
+        "headgroup": (0, 0), "gateway": (3, 12), "reserved": (2, 4), "spot": (0, 16)
+    }  # fmt: skip
+    resources = {name: t["resources"] for name, t in types.items()}
+    assert resources["headgroup"]["CPU"] == 0
+    assert resources["gateway"]["reasonserve_gateway"] == 1
+    assert "GPU" not in resources["gateway"]
+    assert (resources["spot"]["GPU"], resources["spot"]["reasonserve_replica"]) == (1, 1)
+    assert types["spot"]["idle_timeout_s"] == 120.0
+
+
+def test_evictions_leave_what_the_minimum_allows(renders):
+    budgets = {
+        file: {b["metadata"]["name"].rpartition("-")[2]: b["spec"] for b in render.of_kind("PodDisruptionBudget")}
+        for file, render in renders.items()
+    }
+    assert {name: spec["minAvailable"] for name, spec in budgets["values-h200.yaml"].items()} == {
+        "gateway": 1, "replica": 1
+    }  # fmt: skip
+    assert budgets["values-local.yaml"] == {}
+    assert budgets["values-multi-tenant.yaml"]["front"]["maxUnavailable"] == 1
+
+
+def test_the_controllers_tokens_are_copied_where_only_it_reads(renders):
+    spec = renders["values-multi-tenant.yaml"].pods()["controller"]["spec"]
+    (copy,) = spec["initContainers"]
+    assert copy["command"] == ["install", "-m", "0600", "-t", "/run/reasonserve"]
+    assert copy["args"] == ["/etc/reasonserve/secrets/admin", "/etc/reasonserve/secrets/operator"]
+
+
+def test_ports_follow_the_strategy(chart):
+    """Ray's operator routes an incremental upgrade to the port named "serve"; ours is gRPC."""
+    strategy = {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}}
+    for values, name in (({}, "serve-grpc"), ({"upgrade": strategy}, "serve")):
+        (container,) = chart.render(values).pods()["head"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports[name] == 9000

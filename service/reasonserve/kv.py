@@ -70,6 +70,19 @@ def triple_of(method: Method) -> Triple | None:
         raise ValueError(f"kv.{error}; full is no compression.") from None
 
 
+def check_prompt_mode(method: Method, prompt_mode: PromptModeName) -> None:
+    """Checks that a method goes with a prompt mode.
+
+    Raises:
+        ValueError: It does not; says what to do.
+    """
+    if method == "random-pinned" and prompt_mode == "evictable":
+        raise ValueError(
+            "kv.prompt_mode is evictable, but random-pinned keeps the prompt; leave the mode unset, or use "
+            "uniform/uniform/random."
+        )
+
+
 def needs_profile(method: Method) -> bool:
     """Whether a method splits layers by the active profile.
 

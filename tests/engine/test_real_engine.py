@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reasonalloc.methods import NAMED_METHODS
 from reasonserve.kv import REQUIRED_SEAMS
 
 pytestmark = pytest.mark.engine
@@ -26,6 +27,8 @@ SETUP: dict[str, Any] = {"dtype": "float32", "pool_slots": 4096}
 BUDGET, BUFFER = 64, 32
 CROWD = 24
 """Requests whose dense caches would fill the pool almost twice, and whose bounded ones fit."""
+CROWD_METHODS = (*NAMED_METHODS, "entropy/one-pass/knorm", "pyramid/adakv/rkv-released", "wave/reasonalloc/h2o")
+"""Methods of the crowd, in turns."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,11 @@ def ours(run_job: Callable[[dict[str, Any]], Results], prompts: list[list[int]])
         [request("evicted prompt again", prompts[5], 8, kv=dense)],
         [request("salted", prompts[0], 8, kv=dense, cache_salt="another tenant")],
     ]
-    crowd = [request(f"crowd-{i}", [7 + i, *prompts[i % 6]], 260, kv=bounded) for i in range(CROWD)]
+    methods = [CROWD_METHODS[i % len(CROWD_METHODS)] for i in range(CROWD)]
+    crowd = [
+        request(f"crowd-{i}", [7 + i, *prompts[i % 6]], 260, kv={**bounded, "method": method})
+        for i, method in enumerate(methods)
+    ]
     return run_job({"engine": "reasonserve", **SETUP, "waves": [*waves, crowd]})
 
 
@@ -152,6 +159,29 @@ def test_freed_room_is_filled(ours: Results, prompts: list[list[int]]) -> None:
     assert dense > 1.7 * SETUP["pool_slots"]
     assert ours["waves"][-1]["most_running"] == CROWD
     assert all(len(ours[f"crowd-{i}"]["token_ids"]) == 260 for i in range(CROWD))
+
+
+@pytest.mark.parametrize("index", range(len(CROWD_METHODS)), ids=CROWD_METHODS)
+def test_every_method_keeps_as_many_cells(ours: Results, prompts: list[list[int]], index: int) -> None:
+    rounds = ours[f"crowd-{index}"]["kv"]["rounds"]
+    assert len(rounds) >= 5
+    for event in rounds:
+        assert event["kept_cells"] == BUDGET * 30 * 3
+        assert sum(event["layer_budgets"]) == pytest.approx(BUDGET * 30)
+    assert ours[f"crowd-{index}"]["kv"]["peak_slots"] <= 1 + len(prompts[index % 6]) + BUDGET + BUFFER
+
+
+def test_methods_differ_in_where_they_keep_cells(ours: Results) -> None:
+    last = {method: ours[f"crowd-{i}"]["kv"]["rounds"][-1] for i, method in enumerate(CROWD_METHODS)}
+    pyramid = last["pyramid-rkv"]["layer_budgets"]
+    assert pyramid == sorted(pyramid, reverse=True)
+    assert len(set(pyramid)) > 20
+    assert len(set(last["lava"]["layer_budgets"])) > 1
+    assert all(
+        last[name]["head_min"] == last[name]["head_max"] for name in ("snapkv", "g-kv", "vase", "h2o", "streaming")
+    )
+    assert last["ada-rkv"]["head_min"] < last["ada-rkv"]["head_max"]
+    assert {round(layer) for layer in last["head-only"]["layer_budgets"]} == {BUDGET}
 
 
 def test_neighbours_change_no_token(ours: Results) -> None:

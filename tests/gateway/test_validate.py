@@ -84,6 +84,11 @@ def test_everything_given_is_passed_on():
         (with_kv(method="full", budget_tokens=64), "kv.budget_tokens", "has no budget"),
         (with_kv(method="full", prompt_mode=pb.PROMPT_MODE_EVICTABLE), "kv.prompt_mode", "evicts nothing"),
         (with_kv(prompt_mode=99), "kv.prompt_mode", "99"),
+        (
+            with_kv(method="random-pinned", prompt_mode=pb.PROMPT_MODE_EVICTABLE),
+            "kv.prompt_mode",
+            "use uniform/uniform/random",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_named(request_, field, told):

@@ -12,6 +12,7 @@ from reasonserve.kv import (
     PROMPT_MODES,
     KvRequest,
     RoundEvent,
+    check_prompt_mode,
     clamp_budget,
     triple_of,
 )
@@ -39,6 +40,7 @@ def parse_kv_request(custom_params: Mapping[str, Any] | None) -> KvRequest | Non
     triple_of(request.method)
     if request.prompt_mode not in PROMPT_MODES:
         raise ValueError(f"kv.prompt_mode is {request.prompt_mode!r}; allowed: {', '.join(PROMPT_MODES)}.")
+    check_prompt_mode(request.method, request.prompt_mode)
     if request.method != "full" and request.budget_tokens < MIN_BUDGET_TOKENS:
         raise ValueError(f"kv.budget_tokens is {request.budget_tokens}; allowed: {MIN_BUDGET_TOKENS} or more.")
     return request

@@ -6,7 +6,7 @@ from reprlib import repr as short_repr
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.errors import InvalidRequestError
-from reasonserve.kv import MIN_BUDGET_TOKENS, PromptModeName, triple_of
+from reasonserve.kv import MIN_BUDGET_TOKENS, PromptModeName, check_prompt_mode, triple_of
 from reasonserve.replica.messages import ChatInput, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.sizing import KvAsk
@@ -119,6 +119,10 @@ def _kv(options: pb.KvOptions) -> KvAsk:
     prompt_mode = _PROMPT_MODES.get(options.prompt_mode)
     if prompt_mode is None:
         raise _fault("kv.prompt_mode", options.prompt_mode, "use PROMPT_MODE_PINNED or PROMPT_MODE_EVICTABLE")
+    try:
+        check_prompt_mode(method, prompt_mode)
+    except ValueError as error:
+        raise InvalidRequestError(str(error), field="kv.prompt_mode") from None
     budget = options.budget_tokens if options.HasField("budget_tokens") else None
     if method == "full" and budget is not None:
         raise _fault("kv.budget_tokens", budget, "the method full has no budget; leave it unset or use another method")

@@ -127,7 +127,7 @@ def head_demand(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) 
         layer_budget_R: int64 cells, 0 to the row's sum of lengths.
 
     Returns:
-        ``[R, H]`` int64.
+        ``[R, H]`` int64; zero where the budget is.
 
     Raises:
         ValueError: Shapes or dtypes do not agree.

@@ -33,4 +33,5 @@ def head_demand(scores_RHN: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor) 
     pooled = scores_RHN.masked_fill(~valid_RHN, float("-inf")).flatten(1)
     descending = pooled.sort(dim=1, descending=True).values
     threshold_R1 = descending.gather(1, (layer_budget_R[:, None] - 1).clamp(min=0))
-    return (valid_RHN & (scores_RHN >= threshold_R1[..., None])).sum(dim=2)
+    reaches_RHN = valid_RHN & (scores_RHN >= threshold_R1[..., None])
+    return reaches_RHN.sum(dim=2) * (layer_budget_R[:, None] > 0)

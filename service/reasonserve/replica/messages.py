@@ -49,6 +49,7 @@ class GenerateCall:
         kv: What it asks of its KV cache.
         patience_s: How long the client waits from now; None is as long as it takes.
         attempt: 1 on the second try, which goes to another replica.
+        is_streamed: Whether the client sees the answer grow; parts that it awaits whole may be made a second time.
         num_outputs: Outputs for the same input, each with a KV cache of its own; with a seed, output i draws with
             seed + i.
         separate_reasoning: Whether reasoning comes apart from the answer, where the engine can tell.
@@ -61,6 +62,7 @@ class GenerateCall:
     kv: KvAsk
     patience_s: float | None = None
     attempt: int = 0
+    is_streamed: bool = True
     num_outputs: int = 1
     separate_reasoning: bool = True
 

@@ -9,16 +9,20 @@ from typing import Any
 from ray.serve._private.replica_result import ReplicaResult
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from reasonserve.replica.messages import ChatInput, GenerateCall, PromptInput
-from reasonserve.replica.prefixes import chain
-from reasonserve.replica.routing import BLOCK_BYTES, Choice, FadingLoads, SeenPrefixes, rank
+from reasonserve.replica.messages import GenerateCall
+from reasonserve.replica.routing import (
+    Choice,
+    FadingLoads,
+    SeenPrefixes,
+    SentSlots,
+    expected_cost,
+    expected_slots,
+    prompt_blocks,
+    rank,
+)
 
 SUSPECT_S = 5.0
 """A replica that failed a request is passed over for so long; by then Ray Serve has looked at its health."""
-BYTES_PER_TOKEN = 4
-"""For estimates only: prompts are tokenized at the replica."""
-EXPECTED_BUDGET_TOKENS = 256
-EXPECTED_BUFFER_TOKENS = 128
 _REMEMBERED_CALLS = 4096
 
 
@@ -89,55 +93,6 @@ class PrefixAffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray is untyp
         self._sent.reported(replica_id, stats.get("report", 0))
         free = stats.get("free_slots", {}).get(call.tenant_id)
         return None if free is None else free - self._sent.of(replica_id, call.tenant_id)
-
-
-class SentSlots:
-    """Slots sent to replicas since their last reports."""
-
-    def __init__(self) -> None:
-        self._reports: dict[str, int] = {}
-        self._slots: dict[str, dict[str, int]] = {}
-
-    def reported(self, replica_id: str, report: int) -> None:
-        """Notes the number of a replica's report; a new one counts all that was sent before."""
-        if self._reports.get(replica_id) != report:
-            self._reports[replica_id] = report
-            self._slots.pop(replica_id, None)
-
-    def add(self, replica_id: str, tenant_id: str, slots: int) -> None:
-        """Notes a request."""
-        sent = self._slots.setdefault(replica_id, {})
-        sent[tenant_id] = sent.get(tenant_id, 0) + slots
-
-    def of(self, replica_id: str, tenant_id: str) -> int:
-        """Returns the slots of a tenant's requests."""
-        return self._slots.get(replica_id, {}).get(tenant_id, 0)
-
-
-def prompt_blocks(call: GenerateCall) -> tuple[bytes, ...]:
-    """Returns the names of a prompt's blocks; prompts of different tenants share none."""
-    return chain(_prompt_bytes(call), block_bytes=BLOCK_BYTES, salt=call.tenant_id)
-
-
-def expected_cost(call: GenerateCall) -> float:
-    """Returns the work of a request: tokens to read and to write, as far as they can be told."""
-    return len(_prompt_bytes(call)) / BYTES_PER_TOKEN + call.num_outputs * call.sampling.max_new_tokens
-
-
-def expected_slots(call: GenerateCall) -> int:
-    """Returns the slots that a request is expected to take."""
-    budget = EXPECTED_BUDGET_TOKENS if call.kv.budget_tokens is None else call.kv.budget_tokens
-    longest = call.sampling.max_new_tokens
-    growth = longest if call.kv.method == "full" else min(longest, budget + EXPECTED_BUFFER_TOKENS)
-    return len(_prompt_bytes(call)) // BYTES_PER_TOKEN + call.num_outputs * growth
-
-
-def _prompt_bytes(call: GenerateCall) -> bytes:
-    if isinstance(call.input, PromptInput):
-        return call.input.text.encode()
-    if isinstance(call.input, ChatInput):
-        return "".join(f"{role}\n{content}\n" for role, content in call.input.messages).encode()
-    return b"".join(token_id.to_bytes(BYTES_PER_TOKEN, "little", signed=True) for token_id in call.input.ids)
 
 
 def _call_of(pending: PendingRequest | None) -> GenerateCall | None:

@@ -14,10 +14,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
+from reasonserve.replica.messages import ChatInput, GenerateCall, PromptInput
+from reasonserve.replica.prefixes import chain
+
 FADE_S = 30.0
 SLACK_REQUESTS = 2
 """Requests of the size at hand by which any load may exceed the bound: at low load, affinity matters more."""
 BLOCK_BYTES = 128
+BYTES_PER_TOKEN = 4
+"""For estimates only: prompts are tokenized at the replica."""
+EXPECTED_BUDGET_TOKENS = 256
+EXPECTED_BUFFER_TOKENS = 128
 MAX_BLOCKS = 65536
 """Blocks that are remembered: 8 MiB of prompts."""
 
@@ -127,3 +134,52 @@ class FadingLoads:
         known = [self.of(r, now=now) for r in replica_ids if r in self._loads]
         mean = sum(known) / len(known) if known else 0.0
         self._loads = {r: (self.of(r, now=now) if r in self._loads else mean, now) for r in replica_ids}
+
+
+class SentSlots:
+    """Slots sent to replicas since their last reports."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, int] = {}
+        self._slots: dict[str, dict[str, int]] = {}
+
+    def reported(self, replica_id: str, report: int) -> None:
+        """Notes the number of a replica's report; a new one counts all that was sent before."""
+        if self._reports.get(replica_id) != report:
+            self._reports[replica_id] = report
+            self._slots.pop(replica_id, None)
+
+    def add(self, replica_id: str, tenant_id: str, slots: int) -> None:
+        """Notes a request."""
+        sent = self._slots.setdefault(replica_id, {})
+        sent[tenant_id] = sent.get(tenant_id, 0) + slots
+
+    def of(self, replica_id: str, tenant_id: str) -> int:
+        """Returns the slots of a tenant's requests."""
+        return self._slots.get(replica_id, {}).get(tenant_id, 0)
+
+
+def prompt_blocks(call: GenerateCall) -> tuple[bytes, ...]:
+    """Returns the names of a prompt's blocks; prompts of different tenants share none."""
+    return chain(_prompt_bytes(call), block_bytes=BLOCK_BYTES, salt=call.tenant_id)
+
+
+def expected_cost(call: GenerateCall) -> float:
+    """Returns the work of a request: tokens to read and to write, as far as they can be told."""
+    return len(_prompt_bytes(call)) / BYTES_PER_TOKEN + call.num_outputs * call.sampling.max_new_tokens
+
+
+def expected_slots(call: GenerateCall) -> int:
+    """Returns the slots that a request is expected to take."""
+    budget = EXPECTED_BUDGET_TOKENS if call.kv.budget_tokens is None else call.kv.budget_tokens
+    longest = call.sampling.max_new_tokens
+    growth = longest if call.kv.method == "full" else min(longest, budget + EXPECTED_BUFFER_TOKENS)
+    return len(_prompt_bytes(call)) // BYTES_PER_TOKEN + call.num_outputs * growth
+
+
+def _prompt_bytes(call: GenerateCall) -> bytes:
+    if isinstance(call.input, PromptInput):
+        return call.input.text.encode()
+    if isinstance(call.input, ChatInput):
+        return "".join(f"{role}\n{content}\n" for role, content in call.input.messages).encode()
+    return b"".join(token_id.to_bytes(BYTES_PER_TOKEN, "little", signed=True) for token_id in call.input.ids)

@@ -14,6 +14,10 @@ TRACER: Final = "reasonserve"
 SPAN_CLIENT: Final = "reasonserve.client"
 SPAN_AUTHENTICATE: Final = "reasonserve.authenticate"
 SPAN_ADMISSION: Final = "reasonserve.admission"
+# Below the engine's span, in this order.
+SPAN_ENGINE_QUEUE: Final = "reasonserve.engine.queue"
+SPAN_ENGINE_PREFILL: Final = "reasonserve.engine.prefill"
+SPAN_ENGINE_DECODE: Final = "reasonserve.engine.decode"
 
 # Attributes of the GenAI conventions.
 OPERATION: Final = "gen_ai.operation.name"
@@ -46,6 +50,15 @@ KV_PEAK_SLOTS: Final = "reasonserve.kv.peak_slots"
 KV_ROUNDS: Final = "reasonserve.kv.rounds"
 KV_SQUEEZES: Final = "reasonserve.kv.squeezes"
 RETRY_AFTER_S: Final = "reasonserve.retry_after_s"
+
+# Events of admission: how the request came to its slots, and what was taken from it while it ran.
+EVENT_QUEUED: Final = "reasonserve.admission.queued"
+EVENT_SHRUNK: Final = "reasonserve.admission.shrunk"
+EVENT_SQUEEZED: Final = "reasonserve.kv.squeezed"
+KV_HELD_SLOTS: Final = "reasonserve.kv.held_slots"
+
+# The event of a second try, on the gateway's span.
+EVENT_RETRY: Final = "reasonserve.retry"
 
 # The event of one compression round, on the engine's span, at the time it ran.
 EVENT_ROUND: Final = "reasonserve.kv.round"

@@ -17,6 +17,8 @@ CLIENT_NAME_HEADER = "x-client-cn"
 IDLE = "1h"
 """Longest silence on a stream: a request may wait that long for its first token."""
 DRAIN = "60s"
+MAX_SERVERS = 64
+"""Most addresses that a name is taken to mean; calls are spread over those it has."""
 
 _GLOBAL = """\
 # ReasonServe's front: TLS for gRPC and HTTP, and nothing else gets through.
@@ -64,16 +66,19 @@ frontend health
 """
 _BACKENDS = """
 backend grpc
-  server serve {grpc_server} proto h2{resolve}
+  balance leastconn
+  {server} {grpc_server} proto h2{resolve}
 
 backend http
+  balance leastconn
   option httpchk GET /-/healthz
-  server serve {http_server} check inter 2s{resolve}
+  {server} {http_server} check inter 2s{resolve}
 """
 _RESOLVERS = """
 # A name may come to exist, or to mean another address, while the front runs.
 resolvers dns
   parse-resolv-conf
+  accepted_payload_size 8192
   hold valid 10s
 """
 
@@ -133,6 +138,7 @@ def render(front: Front) -> str:
             _BACKENDS.format(
                 grpc_server=front.grpc_server,
                 http_server=front.http_server,
+                server=f"server-template serve {MAX_SERVERS}" if by_name else "server serve",
                 resolve=" resolvers dns init-addr last,libc,none" if by_name else "",
             ),
             _RESOLVERS if by_name else "",

@@ -153,19 +153,21 @@ class KvCounters:
         peak_slots: Most private slots held at once.
         rounds: Rounds so far, oldest first.
         squeezes: How often the budget was lowered while the request ran.
+        scheduled_unix_s: When the scheduler first ran it; 0 where that is not known.
     """
 
     held_slots: int = 0
     peak_slots: int = 0
     rounds: tuple[RoundEvent, ...] = ()
     squeezes: int = 0
+    scheduled_unix_s: float = 0.0
 
     def updated(self, step: Mapping[str, Any]) -> KvCounters:
         """Returns the counters after one more token.
 
         Args:
-            step: What the engine attached to the token: ``held``, ``peak``, ``squeezes`` and, where a round ran
-                before it, ``round`` in ``asdict`` form.
+            step: What the engine attached to the token: ``held``, ``peak``, ``squeezes``, where a round ran before it
+                ``round`` in ``asdict`` form, and on the first token ``scheduled``.
         """
         rounds = self.rounds
         if (event := step.get("round")) is not None:
@@ -175,6 +177,7 @@ class KvCounters:
             peak_slots=max(self.peak_slots, step["peak"]),
             rounds=rounds,
             squeezes=step["squeezes"],
+            scheduled_unix_s=step.get("scheduled", self.scheduled_unix_s),
         )
 
 

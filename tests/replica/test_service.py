@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from reasonserve.errors import (
     BudgetExhaustedError,
@@ -15,12 +16,14 @@ from reasonserve.errors import (
 from reasonserve.replica.admission import Admission, Lease
 from reasonserve.replica.desk import Desk
 from reasonserve.replica.fake_engine import SECRET, FakeEngine, create
+from reasonserve.replica.figures import Figures
 from reasonserve.replica.messages import ChatInput, Failed, GenerateCall, PromptInput, TokensInput
 from reasonserve.replica.protocol import Sampling
 from reasonserve.replica.service import ReplicaService
 from reasonserve.replica.sizing import KvAsk, QueueLimits, TenantTerms
 from reasonserve.replica.startup import load_factory
 from reasonserve.replica.watch import EngineWatch
+from reasonserve.telemetry.prometheus import PrometheusRecorder
 
 BUFFER = 16
 
@@ -47,7 +50,11 @@ class Replica:
         self.desk = Desk(admission=self.admission, engine=self.engine, clock=lambda: 1e9)
         self.desk.on_change(self.changed)
         self.watch = EngineWatch(self.engine, period_s=0.01)
-        self.service = ReplicaService(engine=self.engine, desk=self.desk, watch=self.watch, model="fake")
+        self.page = CollectorRegistry()
+        figures = Figures(PrometheusRecorder(self.page))
+        self.service = ReplicaService(
+            engine=self.engine, desk=self.desk, watch=self.watch, model="fake", figures=figures
+        )
 
     def changed(self):
         self.changes += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ def attach(req: Req, token_index: int, held: int, state: RequestState) -> None:
     del steps[token_index:]
     steps.extend([None] * (token_index - len(steps)))
     figures = {"held": held, "peak": state.peak_slots, "squeezes": state.squeezes}
+    if token_index == 0:
+        figures["scheduled"] = time.time() - (time.perf_counter() - req.time_stats.forward_entry_time)
     steps.append(figures | {"round": None if state.event is None else asdict(state.event)})
     state.event = None
 

@@ -183,6 +183,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "rid",
         "sampling_params",
         "skip_radix_cache_insert",
+        "time_stats",
         "to_finish",
     ),
     "sglang.srt.managers.scheduler.Scheduler": ("chunked_req", "collect_inflight_reqs", "waiting_queue"),

@@ -18,12 +18,17 @@ from reasonserve.models.resolve import resolve_model
 from reasonserve.replica import scaling
 from reasonserve.replica.admission import Admission
 from reasonserve.replica.desk import Desk
+from reasonserve.replica.figures import Figures, Gauges
 from reasonserve.replica.lease_client import LeaseClient, ReplicaIdentity
 from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.replica.service import ReplicaService
 from reasonserve.replica.sizing import QueueLimits
 from reasonserve.replica.startup import active_profile, checked_handshake, load_factory
 from reasonserve.replica.watch import EngineWatch
+from reasonserve.telemetry.logs import set_up_logging
+from reasonserve.telemetry.ray_metrics import RayRecorder
+from reasonserve.telemetry.sampling import honour_parents
+from reasonserve.telemetry.settings import TelemetrySettings
 
 
 class Replica:
@@ -50,6 +55,9 @@ class Replica:
         Raises:
             StartupError: A part is missing; the replica must not become ready.
         """
+        set_up_logging("replica")
+        honour_parents(TelemetrySettings().sampling_ratio)
+        figures = Figures(RayRecorder(), max_tenants=config.telemetry.max_tenant_labels)
         model_path = model_path or str(await asyncio.to_thread(resolve_model, config.model))
         token = read_admin_token(Path(admin_token_file))
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
@@ -80,10 +88,15 @@ class Replica:
             watch=self._watch,
             model=config.model,
             chunk_delay_s=config.replicas.chunk_delay_ms / 1000,
+            figures=figures,
+        )
+        self._gauges = Gauges(
+            figures, admission=admission, handshake=handshake, load=self._engine.load, lease=self._lease
         )
         self._desk.start()
         self._watch.start()
         self._lease.start()
+        self._gauges.start()
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
         """Yields what ``ReplicaService.generate`` does; called by handle with ``stream=True``.
@@ -123,7 +136,7 @@ class Replica:
 
     async def __del__(self) -> None:
         """Stops lease and engine; Ray Serve awaits it once the running requests have ended."""
-        for name in ("_lease", "_desk", "_watch"):
+        for name in ("_gauges", "_lease", "_desk", "_watch"):
             if part := getattr(self, name, None):
                 await part.stop()
         if engine := getattr(self, "_engine", None):

@@ -97,6 +97,7 @@ class LeaseClient:
         self._reported_at = 0.0
         self._reported_used_slots = 0
         self._applied_seq = 0
+        self._epoch = 0
         self._granted: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -116,6 +117,10 @@ class LeaseClient:
         """
         if self._task is None or self._task.done():
             raise UnavailableError("The replica no longer renews its lease; it has to be restarted.")
+
+    def standing(self) -> tuple[int, float]:
+        """Returns the lease's epoch and the seconds since the report that it answers; zeros before the first."""
+        return self._epoch, time.monotonic() - self._reported_at if self._epoch else 0.0
 
     async def stop(self) -> None:
         """Ends the task and the stream; the controller holds the slots back until the lease lapses."""
@@ -212,7 +217,7 @@ class LeaseClient:
         lease = to_lease(response, self._queue)
         self._renewal_s = lease.ttl_s / 3
         self._desk.apply_lease(lease, granted_at=self._reported_at)
-        self._applied_seq = response.seq
+        self._applied_seq, self._epoch = response.seq, response.epoch
         granted = {tenant_id: terms.slots for tenant_id, terms in lease.tenants.items()}
         if any(granted.get(tenant_id, 0) < slots for tenant_id, slots in self._granted.items()):
             self._changed.set()

@@ -12,6 +12,7 @@ from reasonserve.replica import spans
 from reasonserve.replica.admission import Entry, Grant
 from reasonserve.replica.coalesce import Coalescer
 from reasonserve.replica.desk import Desk
+from reasonserve.replica.figures import Figures
 from reasonserve.replica.intake import Intake
 from reasonserve.replica.merge import merged
 from reasonserve.replica.messages import Delta, Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
@@ -32,10 +33,18 @@ class ReplicaService:
         watch: Whether the engine lives.
         model: Name of the served model.
         chunk_delay_s: New tokens wait at most this long for the next ones, to share a message.
+        figures: Counts what happens.
     """
 
     def __init__(
-        self, *, engine: Engine, desk: Desk, watch: EngineWatch, model: str, chunk_delay_s: float = 0.0
+        self,
+        *,
+        engine: Engine,
+        desk: Desk,
+        watch: EngineWatch,
+        model: str,
+        chunk_delay_s: float = 0.0,
+        figures: Figures,
     ) -> None:
         self._engine = engine
         self._intake = Intake(engine, model)
@@ -43,6 +52,7 @@ class ReplicaService:
         self._desk = desk
         self._watch = watch
         self._model = model
+        self._figures = figures
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
         """Yields the output as it grows; an error is the last item, not an exception.
@@ -79,6 +89,7 @@ class ReplicaService:
     ) -> AsyncGenerator[Delta, None]:
         """Runs one output of an admitted request under the engine's span."""
         profile_id = self._engine.handshake.profile_id if needs_profile(grant.kv.method) else ""
+        figures = self._figures.output(call.tenant_id, grant.kv.method)
         with spans.inference(call, request, model=self._model) as span:
             async with aclosing(self._engine.generate(request)) as chunks:
                 while True:
@@ -88,6 +99,7 @@ class ReplicaService:
                         return
                     self._desk.progress(call.request_id, *progress.update(index, chunk))
                     span.record(chunk, profile_id=profile_id)
+                    figures.record(chunk.kv)
                     yield delta_of(chunk, grant, index=index, profile_id=profile_id)
 
     def count_tokens(self, given: Input) -> TokenCount | Failed:
@@ -104,7 +116,7 @@ class ReplicaService:
 
     async def _admit(self, call: GenerateCall, prompt: ChatPrompt, sampling: Sampling) -> Grant:
         """Reserves the slots of all outputs; errors as ``Desk.enter``."""
-        with spans.admission(call) as span:
+        with self._figures.admission(call.tenant_id) as admitted, spans.admission(call) as span:
             entry = Entry(
                 request_id=call.request_id,
                 tenant_id=call.tenant_id,
@@ -116,4 +128,5 @@ class ReplicaService:
             )
             grant = await self._desk.enter(entry)
             spans.record_grant(span, grant)
+            admitted(grant)
             return grant

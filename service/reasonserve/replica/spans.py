@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,6 +45,11 @@ def record_grant(span: Span, grant: Grant) -> None:
             names.QUEUED_S: grant.queued_s,
         }
     )
+    if grant.queued_s > 0:
+        span.add_event(names.EVENT_QUEUED, {names.QUEUED_S: grant.queued_s})
+    if grant.kv.budget_tokens < grant.wished_tokens:
+        budgets = {names.KV_WISHED_TOKENS: grant.wished_tokens, names.KV_BUDGET_TOKENS: grant.kv.budget_tokens}
+        span.add_event(names.EVENT_SHRUNK, budgets)
 
 
 class InferenceSpan:
@@ -56,12 +62,18 @@ class InferenceSpan:
     def __init__(self, span: Span) -> None:
         self._span = span
         self._rounds = 0
+        self._squeezes = 0
+        self._phases = _Phases(span)
 
     def record(self, chunk: EngineChunk, *, profile_id: str) -> None:
-        """Adds an event for each new round and, on the last chunk, the request's figures."""
+        """Adds an event for each new round and squeeze and, on the last chunk, the request's figures."""
+        self._phases.advance(chunk)
         for event in chunk.kv.rounds[self._rounds :]:
             self._span.add_event(names.EVENT_ROUND, _round_attributes(event), int(event.unix_time_s * 1e9))
         self._rounds = len(chunk.kv.rounds)
+        if chunk.kv.squeezes > self._squeezes:
+            self._span.add_event(names.EVENT_SQUEEZED, {names.KV_HELD_SLOTS: chunk.kv.held_slots})
+            self._squeezes = chunk.kv.squeezes
         if chunk.finish_reason:
             self._span.set_attributes(
                 {
@@ -75,6 +87,43 @@ class InferenceSpan:
                     names.KV_PROFILE: profile_id,
                 }
             )
+
+    def end(self) -> None:
+        """Ends the span and the phase it is in."""
+        self._phases.end()
+        self._span.end()
+
+
+class _Phases:
+    """The spans below the engine's: queue until the scheduler ran it, prefill until the first token, decode."""
+
+    def __init__(self, span: Span) -> None:
+        self._tracer = trace.get_tracer(names.TRACER)
+        self._context = trace.set_span_in_context(span)
+        self._began_ns = time.time_ns()
+        self._queue: Span | None = self._start(names.SPAN_ENGINE_QUEUE, self._began_ns)
+        self._decode: Span | None = None
+
+    def advance(self, chunk: EngineChunk) -> None:
+        """Moves on with the first token."""
+        if self._queue is None or not chunk.output_tokens:
+            return
+        now_ns = time.time_ns()
+        # Another process's clock reading: kept inside the span whatever it says.
+        ran_ns = min(max(int(chunk.kv.scheduled_unix_s * 1e9), self._began_ns), now_ns)
+        self._queue.end(ran_ns)
+        self._queue = None
+        self._start(names.SPAN_ENGINE_PREFILL, ran_ns).end(now_ns)
+        self._decode = self._start(names.SPAN_ENGINE_DECODE, now_ns)
+
+    def end(self) -> None:
+        """Ends the phase that runs."""
+        for span in (self._queue, self._decode):
+            if span is not None:
+                span.end()
+
+    def _start(self, name: str, at_ns: int) -> Span:
+        return self._tracer.start_span(name, context=self._context, start_time=at_ns)
 
 
 @contextmanager
@@ -102,13 +151,14 @@ def inference(call: GenerateCall, request: EngineRequest, *, model: str) -> Iter
             names.KV_PROMPT_MODE: request.kv.prompt_mode,
         },
     )
+    inference_span = InferenceSpan(span)
     try:
-        yield InferenceSpan(span)
+        yield inference_span
     except BaseException as error:  # a cancelled request ends its span as well
         mark_failed(span, error)
         raise
     finally:
-        span.end()
+        inference_span.end()
 
 
 def _round_attributes(event: RoundEvent) -> dict[str, int | float | tuple[float, ...]]:

@@ -69,8 +69,9 @@ class TextFormatter(JsonFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Formats a record."""
         data = record_data(record, self._service)
+        data["time"] = data["time"].replace("T", " ")
         head = " ".join(str(data.pop(name)) for name in ("time", "level", "service", "logger", "message"))
-        return " ".join([head.replace("\n", " | "), *(f"{name}={value}" for name, value in data.items())])
+        return " ".join([head, *(f"{name}={value}" for name, value in data.items())]).replace("\n", " | ")
 
 
 def set_up_logging(service: str) -> None:

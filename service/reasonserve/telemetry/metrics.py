@@ -6,6 +6,7 @@ Processes of Ray Serve export through Ray's own exporter on each node, which lea
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from reasonserve.telemetry.metric import Metric, counter, gauge, histogram
@@ -118,8 +119,8 @@ CONTROLLER_WRITE_SECONDS: Final = histogram(
 CONTROLLER_SPLITS: Final = counter(
     "controller", "reasonserve_controller_splits", "Times that the cluster's KV memory was split anew."
 )
-CONTROLLER_SPLIT_SECONDS: Final = histogram(
-    "controller", "reasonserve_controller_split_seconds", "Seconds of a split.", buckets=STEP_S
+CONTROLLER_SPLIT_SECONDS: Final = counter(
+    "controller", "reasonserve_controller_split_seconds", "Seconds of processor time spent on splits."
 )
 CLUSTER_REPLICAS: Final = gauge("controller", "reasonserve_cluster_replicas", "Replicas that may hold a lease.")
 CLUSTER_CAPACITY_SLOTS: Final = gauge(
@@ -158,3 +159,7 @@ def markdown_table() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         rows.append(f"| `{metric.exposed}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown_table())

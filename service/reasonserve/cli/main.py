@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasonserve.cli import demo, front, generate, model, profile, stack, tenant, top, trace
+from reasonserve.cli import demo, front, generate, model, plan, profile, stack, tenant, top, trace
 from reasonserve.cli.doctor import doctor
 from reasonserve.cli.output import ErrorGroup, out
 
@@ -42,6 +42,7 @@ app.command(epilog="Example: reasonserve generate 'Why is the sky blue?' --budge
     generate.generate
 )
 app.command(epilog="Example: reasonserve trace 4bf92f3577b34da6a3ce929d0e0e4736")(trace.trace)
+app.command(epilog="Example: reasonserve plan --model qwen3-8b --gpu h200 --budget 2048")(plan.plan)
 app.command(epilog="Example: reasonserve doctor")(doctor)
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(profile.app, name="profile")

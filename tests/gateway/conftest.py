@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +101,7 @@ class DataPlane:
     """What the tests talk to."""
 
     endpoint: str
+    http: str
     controller: StubController
     trace_file: Path
 
@@ -127,7 +129,7 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def controller() -> Iterator[tuple[StubController, str]]:
     """Yields the stub controller and its endpoint."""
     servicer = StubController()
@@ -141,18 +143,22 @@ def controller() -> Iterator[tuple[StubController, str]]:
     server.stop(grace=None).wait()
 
 
-@pytest.fixture(scope="module")
-def data_plane(controller: tuple[StubController, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
-    """Yields the running data plane."""
+@pytest.fixture(scope="session")
+def data_plane(
+    controller: tuple[StubController, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    until_last_use: Callable[[str], ExitStack],
+) -> DataPlane:
+    """The running data plane."""
     folder = tmp_path_factory.mktemp("plane")
     (folder / "token").write_text(ADMIN_TOKEN)
-    port = free_port()
+    port, http_port = free_port(), free_port()
     arguments = {
         "config": {
             "model": "fake",
             "engine": {"pool_slots": POOL_SLOTS},
             "replicas": {"num_cpus": 0.5},
-            "gateway": {"port": port, "http_port": free_port(), "max_input_bytes": 65536},
+            "gateway": {"port": port, "http_port": http_port, "max_input_bytes": 65536},
         },
         "controller_endpoint": controller[1],
         "admin_token_file": str(folder / "token"),
@@ -160,22 +166,21 @@ def data_plane(controller: tuple[StubController, str], tmp_path_factory: pytest.
     }
     trace_file = folder / "spans.jsonl"
     environment = os.environ | node_environment(TelemetryConfig(trace_file=trace_file))
-    log = (folder / "log").open("wb")
     script = Path(__file__).with_name("serve_main.py")
-    process = subprocess.Popen(
-        [sys.executable, str(script), json.dumps(arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        env=environment,
-    )
-    try:
-        lines = iter(process.stdout.readline, b"")
-        if not any(line.strip() == b"READY" for line in lines):
+    with ExitStack() as starting:
+        log = starting.enter_context((folder / "log").open("wb"))
+        process = starting.enter_context(
+            subprocess.Popen(
+                [sys.executable, str(script), json.dumps(arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
+        )
+        starting.callback(process.wait, timeout=START_TIMEOUT_S)
+        starting.callback(process.stdin.close)
+        if not any(line.strip() == b"READY" for line in process.stdout):
             pytest.fail("the data plane did not start:\n" + (folder / "log").read_text()[-4000:])
-        yield DataPlane(f"127.0.0.1:{port}", controller[0], trace_file)
-    finally:
-        process.stdin.close()
-        process.wait(timeout=START_TIMEOUT_S)
-        process.stdout.close()
-        log.close()
+        until_last_use("data_plane").push(starting.pop_all())
+    return DataPlane(f"127.0.0.1:{port}", f"http://127.0.0.1:{http_port}", controller[0], trace_file)

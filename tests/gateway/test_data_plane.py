@@ -85,7 +85,7 @@ def test_unknown_callers_are_unauthenticated(stub, key):
 @pytest.mark.parametrize(
     ("bad", "field"),
     [
-        (request("hi", method="h2o"), "kv.method"),  # refused by the gateway
+        (request("hi", method="none-such"), "kv.method"),  # refused by the gateway
         (request("hi", budget_tokens=300), "kv.budget_tokens"),  # refused by the replica: the tenant's range
         (pb.GenerateRequest(tokens=pb.TokenInput(ids=[999])), "tokens.ids[0]"),  # refused by the replica: the model
     ],

@@ -1,4 +1,4 @@
-"""The Ray Serve shell around ``GatewayService``: the gRPC ingress."""
+"""The Ray Serve shell around ``GatewayService``: the ingress for gRPC and for HTTP."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from contextlib import aclosing
 from pathlib import Path
 
 import grpc
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray import serve
 from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import admin_metadata, open_channel, read_admin_token, stubs
-from reasonserve.errors import UnavailableError
 from reasonserve.gateway.auth import Authenticator
 from reasonserve.gateway.errors import reported
+from reasonserve.gateway.failover import Failover
 from reasonserve.gateway.observe import Requests
+from reasonserve.gateway.openai.app import build_app
+from reasonserve.gateway.replicas import RayReplicas
 from reasonserve.gateway.service import GatewayService
-from reasonserve.replica.messages import GenerateCall, Item
 from reasonserve.status import from_rpc_error
 from reasonserve.telemetry import metrics
 from reasonserve.telemetry.logs import set_up_logging
@@ -32,8 +33,12 @@ from reasonserve.telemetry.settings import TelemetrySettings
 RESOLVE_TIMEOUT_S = 5.0
 
 
+@serve.ingress()
 class Gateway:
-    """gRPC ingress of ``reasonserve.api.v1.GenerationService``; Ray Serve finds methods by their gRPC names."""
+    """Ingress of ``reasonserve.api.v1.GenerationService``, and of the OpenAI-compatible HTTP API beside it.
+
+    Ray Serve finds methods by their gRPC names, and asks for the HTTP application once this is made.
+    """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits the constructor, so the channel lives on its loop
         self, config: ServiceConfig, replica: DeploymentHandle, *, controller_endpoint: str, admin_token_file: str
@@ -52,10 +57,10 @@ class Gateway:
         set_up_logging("gateway")
         honour_parents(TelemetrySettings().sampling_ratio)
         recorder = RayRecorder()
-        self._replica = replica.options(stream=True, method_name="generate")
         self._metadata = admin_metadata(read_admin_token(Path(admin_token_file)))
         self._channel = open_channel(controller_endpoint)
         self._tenants = stubs(self._channel).tenants
+        self._max_input_bytes = config.gateway.max_input_bytes
         self._service = GatewayService(
             model=config.model,
             authenticator=Authenticator(
@@ -63,7 +68,7 @@ class Gateway:
                 key_cache_s=config.gateway.key_cache_s,
                 checked=lambda result: recorder.add(metrics.KEY_CHECKS, 1, result),
             ),
-            call_replica=self._call_replica,
+            replicas=Failover(RayReplicas(replica)),
             max_input_bytes=config.gateway.max_input_bytes,
             requests=Requests(recorder, max_tenants=config.telemetry.max_tenant_labels),
         )
@@ -85,6 +90,26 @@ class Gateway:
         if grpc_context.code():
             yield pb.GenerateResponse()  # Ray Serve sends a status along with messages only; this one is empty
 
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, grpc_context: RayServegRPCContext
+    ) -> pb.CountTokensResponse:
+        """Counts the tokens of an input; see the proto."""
+        with reported(grpc_context):
+            return await self._service.count_tokens(request, grpc_context.invocation_metadata())
+        return pb.CountTokensResponse()
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, grpc_context: RayServegRPCContext
+    ) -> pb.ListModelsResponse:
+        """Lists what is served; see the proto."""
+        with reported(grpc_context):
+            return await self._service.list_models(grpc_context.invocation_metadata())
+        return pb.ListModelsResponse()
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """Returns the HTTP application."""
+        return build_app(self._service, max_body_bytes=self._max_input_bytes)
+
     async def _resolve(self, key: str) -> str:
         """Asks the controller whose key it is; errors as ``Authenticator`` wants them."""
         request = tenant_pb.ResolveTenantKeyRequest(key=key)
@@ -94,21 +119,6 @@ class Gateway:
             raise from_rpc_error(error) from None
         tenant_id: str = response.tenant.tenant_id
         return tenant_id
-
-    async def _call_replica(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
-        """Runs a call on a replica.
-
-        Raises:
-            UnavailableError: No replica took it, or the one that did is gone.
-        """
-        response = self._replica.remote(call)
-        try:
-            async for item in response:
-                yield item
-        except (RayActorError, DeploymentUnavailableError, BackPressureError) as error:
-            raise UnavailableError("No replica can take the request now, or its replica stopped; retry.") from error
-        finally:
-            response.cancel()  # ends it at the replica when this is closed early; nothing after the end
 
     async def __del__(self) -> None:
         """Closes the channel; Ray Serve awaits it once the running requests have ended."""

@@ -16,6 +16,8 @@ import grpc
 from reasonserve.errors import ReasonServeError
 from reasonserve.status import grpc_code, to_rpc_status, trailing_metadata
 
+DEADLINE_MESSAGE = "The deadline given as x-deadline-ms passed; allow more time or ask for fewer tokens."
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ def reported(context: StatusContext) -> Iterator[None]:
         yield
     except DeadlinePassedError:
         context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
-        context.set_details("The deadline given as x-deadline-ms passed; allow more time or ask for fewer tokens.")
+        context.set_details(DEADLINE_MESSAGE)
     except Exception as error:
         if not isinstance(error, ReasonServeError):
             logger.exception("A request failed for a reason that nobody foresaw.")

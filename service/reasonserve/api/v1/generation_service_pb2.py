@@ -22,39 +22,60 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+reasonserve/api/v1/generation_service.proto\x12\x12reasonserve.api.v1\"\xfe\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1d.reasonserve.api.v1.ChatInputH\x00\x12\x30\n\x06tokens\x18\x04 \x01(\x0b\x32\x1e.reasonserve.api.v1.TokenInputH\x00\x12\x35\n\x08sampling\x18\x05 \x01(\x0b\x32#.reasonserve.api.v1.SamplingOptions\x12)\n\x02kv\x18\x06 \x01(\x0b\x32\x1d.reasonserve.api.v1.KvOptionsB\x07\n\x05input\">\n\tChatInput\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.reasonserve.api.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x19\n\nTokenInput\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\xe5\x01\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x04\x88\x01\x01\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x11\n\x0f_max_new_tokensB\x07\n\x05_seed\"~\n\tKvOptions\x12\x1a\n\rbudget_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x33\n\x0bprompt_mode\x18\x03 \x01(\x0e\x32\x1e.reasonserve.api.v1.PromptModeB\x10\n\x0e_budget_tokens\"\x86\x02\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x37\n\rfinish_reason\x18\x04 \x01(\x0e\x32 .reasonserve.api.v1.FinishReason\x12(\n\x05usage\x18\x05 \x01(\x0b\x32\x19.reasonserve.api.v1.Usage\x12(\n\x02kv\x18\x06 \x01(\x0b\x32\x1c.reasonserve.api.v1.KvReport\x12\x30\n\x08progress\x18\x07 \x01(\x0b\x32\x1e.reasonserve.api.v1.KvProgress\"K\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\"\xba\x01\n\x08KvReport\x12\x15\n\rbudget_tokens\x18\x01 \x01(\x05\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x12\n\npeak_slots\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12\x12\n\nkept_cells\x18\x06 \x01(\x03\x12\x15\n\revicted_cells\x18\x07 \x01(\x03\x12\x15\n\rround_seconds\x18\x08 \x01(\x01\x12\x10\n\x08squeezes\x18\t \x01(\x05\"0\n\nKvProgress\x12\x12\n\nheld_slots\x18\x01 \x01(\x05\x12\x0e\n\x06rounds\x18\x02 \x01(\x05*\\\n\nPromptMode\x12\x1b\n\x17PROMPT_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROMPT_MODE_PINNED\x10\x01\x12\x19\n\x15PROMPT_MODE_EVICTABLE\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xc9\x01\n\x11GenerationService\x12U\n\x08Generate\x12#.reasonserve.api.v1.GenerateRequest\x1a$.reasonserve.api.v1.GenerateResponse\x12]\n\x0eGenerateStream\x12#.reasonserve.api.v1.GenerateRequest\x1a$.reasonserve.api.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+reasonserve/api/v1/generation_service.proto\x12\x12reasonserve.api.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xb6\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1d.reasonserve.api.v1.ChatInputH\x00\x12\x30\n\x06tokens\x18\x04 \x01(\x0b\x32\x1e.reasonserve.api.v1.TokenInputH\x00\x12\x35\n\x08sampling\x18\x05 \x01(\x0b\x32#.reasonserve.api.v1.SamplingOptions\x12)\n\x02kv\x18\x06 \x01(\x0b\x32\x1d.reasonserve.api.v1.KvOptions\x12\x1f\n\x12separate_reasoning\x18\x07 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05inputB\x15\n\x13_separate_reasoning\"s\n\tChatInput\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.reasonserve.api.v1.ChatMessage\x12\x33\n\x12template_variables\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x19\n\nTokenInput\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\x80\x06\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x03\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\x04 \x01(\x05H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x12\x12\n\x05min_p\x18\x08 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\t \x01(\x02H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\n \x01(\x02H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x02H\t\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\x05\x12\x18\n\x0bnum_outputs\x18\r \x01(\x05H\n\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x0e \x01(\x05H\x0b\x88\x01\x01\x12\x46\n\nlogit_bias\x18\x0f \x03(\x0b\x32\x32.reasonserve.api.v1.SamplingOptions.LogitBiasEntry\x12\x19\n\x0ctop_logprobs\x18\x10 \x01(\x05H\x0c\x88\x01\x01\x12\x15\n\x0bjson_schema\x18\x11 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x12 \x01(\tH\x00\x12\x0e\n\x04\x65\x62nf\x18\x13 \x01(\tH\x00\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\t\n\x07grammarB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x11\n\x0f_max_new_tokensB\x07\n\x05_seedB\x08\n\x06_min_pB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penaltyB\x15\n\x13_repetition_penaltyB\x0e\n\x0c_num_outputsB\x11\n\x0f_min_new_tokensB\x0f\n\r_top_logprobs\"~\n\tKvOptions\x12\x1a\n\rbudget_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x33\n\x0bprompt_mode\x18\x03 \x01(\x0e\x32\x1e.reasonserve.api.v1.PromptModeB\x10\n\x0e_budget_tokens\"\x95\x03\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x37\n\rfinish_reason\x18\x04 \x01(\x0e\x32 .reasonserve.api.v1.FinishReason\x12(\n\x05usage\x18\x05 \x01(\x0b\x32\x19.reasonserve.api.v1.Usage\x12(\n\x02kv\x18\x06 \x01(\x0b\x32\x1c.reasonserve.api.v1.KvReport\x12\x30\n\x08progress\x18\x07 \x01(\x0b\x32\x1e.reasonserve.api.v1.KvProgress\x12\x11\n\treasoning\x18\x08 \x01(\t\x12\x32\n\x08logprobs\x18\t \x03(\x0b\x32 .reasonserve.api.v1.TokenLogprob\x12\x14\n\x0cmatched_stop\x18\n \x01(\t\x12\x30\n\x0cmore_outputs\x18\x0b \x03(\x0b\x32\x1a.reasonserve.api.v1.Output\"\xaa\x02\n\x06Output\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\treasoning\x18\x03 \x01(\t\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .reasonserve.api.v1.TokenLogprob\x12\x37\n\rfinish_reason\x18\x06 \x01(\x0e\x32 .reasonserve.api.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x07 \x01(\t\x12(\n\x02kv\x18\x08 \x01(\x0b\x32\x1c.reasonserve.api.v1.KvReport\x12\x30\n\x08progress\x18\t \x01(\x0b\x32\x1e.reasonserve.api.v1.KvProgress\"l\n\x0cTokenLogprob\x12.\n\x05token\x18\x01 \x01(\x0b\x32\x1f.reasonserve.api.v1.TokenChance\x12,\n\x03top\x18\x02 \x03(\x0b\x32\x1f.reasonserve.api.v1.TokenChance\">\n\x0bTokenChance\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"|\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x05\x12\x15\n\rpeak_kv_slots\x18\x05 \x01(\x05\"\x9f\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1d.reasonserve.api.v1.ChatInputH\x00\x12\x30\n\x06tokens\x18\x04 \x01(\x0b\x32\x1e.reasonserve.api.v1.TokenInputH\x00\x42\x07\n\x05input\"V\n\x13\x43ountTokensResponse\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.reasonserve.api.v1.Model\"\x89\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\x05\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x12\n\nkv_methods\x18\x04 \x03(\t\x12\x34\n\x0cprompt_modes\x18\x05 \x03(\x0e\x32\x1e.reasonserve.api.v1.PromptMode\x12\x0f\n\x07profile\x18\x06 \x01(\t\x12\x16\n\x0e\x62ytes_per_slot\x18\x07 \x01(\x03\x12\x12\n\npool_slots\x18\x08 \x01(\x05\x12\x17\n\x0fgrammar_backend\x18\t \x01(\t\x12\x18\n\x10reasoning_parser\x18\n \x01(\t\x12\x0c\n\x04\x63hat\x18\x0b \x01(\x08\"\xba\x01\n\x08KvReport\x12\x15\n\rbudget_tokens\x18\x01 \x01(\x05\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x12\n\npeak_slots\x18\x04 \x01(\x05\x12\x0e\n\x06rounds\x18\x05 \x01(\x05\x12\x12\n\nkept_cells\x18\x06 \x01(\x03\x12\x15\n\revicted_cells\x18\x07 \x01(\x03\x12\x15\n\rround_seconds\x18\x08 \x01(\x01\x12\x10\n\x08squeezes\x18\t \x01(\x05\"0\n\nKvProgress\x12\x12\n\nheld_slots\x18\x01 \x01(\x05\x12\x0e\n\x06rounds\x18\x02 \x01(\x05*\\\n\nPromptMode\x12\x1b\n\x17PROMPT_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12PROMPT_MODE_PINNED\x10\x01\x12\x19\n\x15PROMPT_MODE_EVICTABLE\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x86\x03\n\x11GenerationService\x12U\n\x08Generate\x12#.reasonserve.api.v1.GenerateRequest\x1a$.reasonserve.api.v1.GenerateResponse\x12]\n\x0eGenerateStream\x12#.reasonserve.api.v1.GenerateRequest\x1a$.reasonserve.api.v1.GenerateResponse0\x01\x12^\n\x0b\x43ountTokens\x12&.reasonserve.api.v1.CountTokensRequest\x1a\'.reasonserve.api.v1.CountTokensResponse\x12[\n\nListModels\x12%.reasonserve.api.v1.ListModelsRequest\x1a&.reasonserve.api.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reasonserve.api.v1.generation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROMPTMODE']._serialized_start=1402
-  _globals['_PROMPTMODE']._serialized_end=1494
-  _globals['_FINISHREASON']._serialized_start=1496
-  _globals['_FINISHREASON']._serialized_end=1591
-  _globals['_GENERATEREQUEST']._serialized_start=68
-  _globals['_GENERATEREQUEST']._serialized_end=322
-  _globals['_CHATINPUT']._serialized_start=324
-  _globals['_CHATINPUT']._serialized_end=386
-  _globals['_CHATMESSAGE']._serialized_start=388
-  _globals['_CHATMESSAGE']._serialized_end=432
-  _globals['_TOKENINPUT']._serialized_start=434
-  _globals['_TOKENINPUT']._serialized_end=459
-  _globals['_SAMPLINGOPTIONS']._serialized_start=462
-  _globals['_SAMPLINGOPTIONS']._serialized_end=691
-  _globals['_KVOPTIONS']._serialized_start=693
-  _globals['_KVOPTIONS']._serialized_end=819
-  _globals['_GENERATERESPONSE']._serialized_start=822
-  _globals['_GENERATERESPONSE']._serialized_end=1084
-  _globals['_USAGE']._serialized_start=1086
-  _globals['_USAGE']._serialized_end=1161
-  _globals['_KVREPORT']._serialized_start=1164
-  _globals['_KVREPORT']._serialized_end=1350
-  _globals['_KVPROGRESS']._serialized_start=1352
-  _globals['_KVPROGRESS']._serialized_end=1400
-  _globals['_GENERATIONSERVICE']._serialized_start=1594
-  _globals['_GENERATIONSERVICE']._serialized_end=1795
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_PROMPTMODE']._serialized_start=3351
+  _globals['_PROMPTMODE']._serialized_end=3443
+  _globals['_FINISHREASON']._serialized_start=3445
+  _globals['_FINISHREASON']._serialized_end=3540
+  _globals['_GENERATEREQUEST']._serialized_start=98
+  _globals['_GENERATEREQUEST']._serialized_end=408
+  _globals['_CHATINPUT']._serialized_start=410
+  _globals['_CHATINPUT']._serialized_end=525
+  _globals['_CHATMESSAGE']._serialized_start=527
+  _globals['_CHATMESSAGE']._serialized_end=571
+  _globals['_TOKENINPUT']._serialized_start=573
+  _globals['_TOKENINPUT']._serialized_end=598
+  _globals['_SAMPLINGOPTIONS']._serialized_start=601
+  _globals['_SAMPLINGOPTIONS']._serialized_end=1369
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_start=1118
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_end=1166
+  _globals['_KVOPTIONS']._serialized_start=1371
+  _globals['_KVOPTIONS']._serialized_end=1497
+  _globals['_GENERATERESPONSE']._serialized_start=1500
+  _globals['_GENERATERESPONSE']._serialized_end=1905
+  _globals['_OUTPUT']._serialized_start=1908
+  _globals['_OUTPUT']._serialized_end=2206
+  _globals['_TOKENLOGPROB']._serialized_start=2208
+  _globals['_TOKENLOGPROB']._serialized_end=2316
+  _globals['_TOKENCHANCE']._serialized_start=2318
+  _globals['_TOKENCHANCE']._serialized_end=2380
+  _globals['_USAGE']._serialized_start=2382
+  _globals['_USAGE']._serialized_end=2506
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2509
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2668
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2670
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2756
+  _globals['_LISTMODELSREQUEST']._serialized_start=2758
+  _globals['_LISTMODELSREQUEST']._serialized_end=2777
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2779
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2842
+  _globals['_MODEL']._serialized_start=2845
+  _globals['_MODEL']._serialized_end=3110
+  _globals['_KVREPORT']._serialized_start=3113
+  _globals['_KVREPORT']._serialized_end=3299
+  _globals['_KVPROGRESS']._serialized_start=3301
+  _globals['_KVPROGRESS']._serialized_end=3349
+  _globals['_GENERATIONSERVICE']._serialized_start=3543
+  _globals['_GENERATIONSERVICE']._serialized_end=3933
 # @@protoc_insertion_point(module_scope)

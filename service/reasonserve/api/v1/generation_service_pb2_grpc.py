@@ -54,6 +54,16 @@ class GenerationServiceStub:
                 request_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/reasonserve.api.v1.GenerationService/CountTokens',
+                request_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/reasonserve.api.v1.GenerationService/ListModels',
+                request_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
@@ -79,13 +89,29 @@ class GenerationServiceServicer:
 
     def GenerateStream(self, request, context):
         """Generates the answer and returns it as it grows. Each message carries the text and
-        token ids that are new since the message before; the last one carries
-        `finish_reason`, `usage` and `kv`. The messages are those of Generate on purpose:
-        concatenating `text` and `token_ids` over a stream gives Generate's response. A stream
-        that fails may end with one empty message before its status.
+        token ids that are new since the message before; the last one carries `usage`, and the
+        last one of each output its `finish_reason` and `kv`. The messages are those of Generate
+        on purpose: concatenating `text`, `reasoning`, `token_ids` and `logprobs` over a stream
+        gives Generate's response. Tokens that come within a few milliseconds of each other may
+        share a message; the first goes out at once. A stream that fails may end with one empty
+        message before its status.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountTokens(self, request, context):
+        """Counts the tokens of an input as Generate would see it. Reserves nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the models that are served, with what each can do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +129,16 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.GenerateStream,
                     request_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateRequest.FromString,
                     response_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -169,6 +205,60 @@ class GenerationService:
             '/reasonserve.api.v1.GenerationService/GenerateStream',
             reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateRequest.SerializeToString,
             reasonserve_dot_api_dot_v1_dot_generation__service__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reasonserve.api.v1.GenerationService/CountTokens',
+            reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensRequest.SerializeToString,
+            reasonserve_dot_api_dot_v1_dot_generation__service__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/reasonserve.api.v1.GenerationService/ListModels',
+            reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsRequest.SerializeToString,
+            reasonserve_dot_api_dot_v1_dot_generation__service__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,12 +43,8 @@ def test_a_bare_chat_is_limited_by_the_context_alone():
     assert completion().sampling.max_new_tokens == 16
 
 
-def test_every_option_of_a_chat_is_translated():
+def test_every_sampling_option_of_a_chat_is_translated():
     request = chat(
-        messages=[
-            {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
-            {"role": "assistant", "content": "Yes.", "reasoning_content": "old"},
-        ],
         temperature=0.5,
         top_p=0.5,
         top_k=5,
@@ -66,12 +62,8 @@ def test_every_option_of_a_chat_is_translated():
         logprobs=True,
         top_logprobs=2,
         response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}},
-        chat_template_kwargs={"enable_thinking": False},
-        separate_reasoning=False,
-        kv={"budget_tokens": 64, "method": "r-kv", "prompt_mode": "evictable"},
-        user="somebody",
     )
-    sampling = pb.SamplingOptions(
+    assert request.sampling == pb.SamplingOptions(
         temperature=0.5,
         top_p=0.5,
         top_k=5,
@@ -89,7 +81,19 @@ def test_every_option_of_a_chat_is_translated():
         top_logprobs=2,
         json_schema='{"type": "integer"}',
     )
-    assert request.sampling == sampling
+
+
+def test_every_other_option_of_a_chat_is_translated():
+    request = chat(
+        messages=[
+            {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
+            {"role": "assistant", "content": "Yes.", "reasoning_content": "old"},
+        ],
+        chat_template_kwargs={"enable_thinking": False},
+        separate_reasoning=False,
+        kv={"budget_tokens": 64, "method": "r-kv", "prompt_mode": "evictable"},
+        user="somebody",
+    )
     assert [(m.role, m.content) for m in request.chat.messages] == [("system", "Be brief."), ("assistant", "Yes.")]
     assert dict(request.chat.template_variables) == {"enable_thinking": False}
     assert request.HasField("separate_reasoning")

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import psutil
 
 from reasonserve.config import EngineConfig, ServiceConfig
 from reasonserve.errors import InvalidRequestError, StartupError, UnavailableError
-from reasonserve.kv import (
-    BUDGET_KEY_PREFIX,
-    HANDSHAKE_KEY,
-    REQUIRED_SEAMS,
-    SETTINGS_VARIABLE,
-    Handshake,
+from reasonserve.kv import BUDGET_KEY_PREFIX, HANDSHAKE_KEY, Handshake
+from reasonserve.replica.launch import (
+    check_handshake,
+    check_parsers,
+    engine_arguments,
+    node_environment,
+    without_signal_handlers,
 )
-from reasonserve.models.fingerprint import fingerprint
 from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest, is_output_of
 from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, split_chunk, thinking_after
 from reasonserve.replica.translate import engine_chunk, sampling_params
 
 _PROMPT_END_TOKENS = 16
 """Enough of a rendered conversation to see whether it ends inside a block of reasoning."""
-_STRICT_CHECKS = (
-    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_BUSY",
-    "SGLANG_ENABLE_STRICT_MEM_CHECK_DURING_IDLE",
-    "SGLANG_CHECK_KV_PAGE_INVARIANTS",
-)
 
 
 def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> SglangEngine:
@@ -51,20 +40,11 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
         StartupError: SGLang did not start, or would serve uncompressed.
     """
     check_parsers(config.engine)
-    settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
-    environment = {
-        SETTINGS_VARIABLE: json.dumps(settings),
-        "OMP_NUM_THREADS": str(cpu_threads(config)),
-        # torch.distributed's own store of keys would listen on every interface.
-        "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{tempfile.mkdtemp(prefix='reasonserve-')}/rendezvous",
-    }
-    if config.engine.strict_checks:
-        environment |= dict.fromkeys(_STRICT_CHECKS, "1")
-    os.environ.update(environment)
+    os.environ.update(node_environment(config, model_path, profile_json))
     import sglang
 
     try:
-        with _without_signal_handlers():
+        with without_signal_handlers():
             engine = sglang.Engine(**engine_arguments(config.engine, model_path))
     except (Exception, SystemExit) as error:
         raise StartupError(f"SGLang did not start: {error}. The replica's log has the whole story.") from error
@@ -74,74 +54,6 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
     except StartupError:
         engine.shutdown()
         raise
-
-
-def check_parsers(config: EngineConfig) -> None:
-    """Returns if what the configuration names for grammars and reasoning is there.
-
-    Raises:
-        StartupError: It is not.
-    """
-    if config.grammar_backend != "none" and find_spec(config.grammar_backend) is None:
-        raise StartupError(
-            f"engine.grammar_backend is {config.grammar_backend!r} and that package is not installed. Install it, or "
-            "set engine.grammar_backend to none: requests with a grammar are refused then."
-        )
-    if config.reasoning_parser:
-        load_detector(config.reasoning_parser)
-
-
-def cpu_threads(config: ServiceConfig) -> int:
-    """Returns the threads of one engine: this machine's cores shared by its replicas.
-
-    Ray allows an actor as many OpenMP threads as it sets CPUs aside for it, which is about placement and not speed.
-    """
-    return max(1, len(os.sched_getaffinity(0)) // config.replicas.most)
-
-
-def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
-    """Returns SGLang's arguments for a configuration."""
-    return {
-        "model_path": model_path,
-        "dtype": config.dtype,
-        "device": "cpu",
-        "prefill_attention_backend": "torch_native",
-        "decode_attention_backend": "reasonalloc",
-        "grammar_backend": config.grammar_backend,
-        "reasoning_parser": config.reasoning_parser,
-        "sampling_backend": "pytorch",  # the others refuse seeds
-        "page_size": 1,
-        "max_total_tokens": config.pool_slots,
-        "context_length": config.context_length,
-        "random_seed": config.random_seed,
-        "skip_server_warmup": True,
-        "sleep_on_idle": True,
-        "incremental_streaming_output": True,
-        "enable_cache_report": True,
-        "load_snapshot_publish_interval": 4,
-        "log_level": "warning",
-    }
-
-
-def check_handshake(data: Mapping[str, Any] | None) -> Handshake:
-    """Rebuilds a scheduler's handshake.
-
-    Raises:
-        StartupError: There is none, or seams are missing from it.
-    """
-    if data is None:
-        raise StartupError(
-            "SGLang started without ReasonServe's plugin and would serve uncompressed. Unset SGLANG_PLUGINS, or add "
-            "'reasonserve' to it, and see that this Python has reasonserve installed."
-        )
-    lists = {key: tuple(data[key]) for key in ("seams", "methods", "prompt_modes")}
-    handshake = Handshake(**{**data, **lists})
-    if missing := sorted(set(REQUIRED_SEAMS) - set(handshake.seams)):
-        raise StartupError(
-            f"SGLang applied the seams {', '.join(handshake.seams)} but not {', '.join(missing)}: this SGLang release "
-            "does not fit. Install the release that the lock file names."
-        )
-    return handshake
 
 
 class SglangEngine:
@@ -291,14 +203,3 @@ class SglangEngine:
     def shutdown(self) -> None:
         """Ends every process of the engine."""
         self._engine.shutdown()
-
-
-@contextmanager
-def _without_signal_handlers() -> Iterator[None]:
-    """Keeps SGLang from installing handlers: a Serve replica runs this off the main thread, where that raises."""
-    install = signal.signal
-    signal.signal = lambda *_: None
-    try:
-        yield
-    finally:
-        signal.signal = install

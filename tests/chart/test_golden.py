@@ -21,6 +21,8 @@ def rendered(file: str) -> str:
     command = [Path(sys.executable).with_name("helm"), "template", "rs", chart, "--namespace", "serving"]
     command += ["--kube-version", "1.31.0", "--values", chart / file]
     command += ["--set", "adminToken.existingSecret=reasonserve-admin"]
+    # Dashboards are whole files, and compared as such.
+    command += ["--set", "monitoring.dashboards.enabled=false"]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
@@ -29,6 +31,19 @@ def test_renders_are_the_golden_ones(file: str) -> None:
     golden = (GOLDEN / file).read_text().splitlines()
     difference = list(difflib.unified_diff(golden, rendered(file).splitlines(), "golden", "now", lineterm="", n=1))
     assert difference == [], "run make chart and read the difference"
+
+
+def test_dashboards_are_their_files(renders) -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "helm" / "reasonserve" / "dashboards").glob("*.json")}
+    maps = [
+        document
+        for document in renders["values-h200.yaml"].of_kind("ConfigMap")
+        if "-dashboard-" in document["metadata"]["name"]
+    ]
+    assert {name: text.strip() for map_ in maps for name, text in map_["data"].items()} == {
+        name: text.strip() for name, text in files.items()
+    }
+    assert {map_["metadata"]["labels"]["grafana_dashboard"] for map_ in maps} == {"1"}
 
 
 if __name__ == "__main__":

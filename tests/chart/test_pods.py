@@ -7,6 +7,7 @@ import pytest
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from reasonserve.config import ServiceConfig
+from reasonserve.stack.serving import message_limit
 from reasonserve.telemetry.settings import node_environment
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
@@ -70,9 +71,10 @@ def test_ray_pods_have_no_label_that_a_release_changes(render):
 
 
 @pytest.mark.parametrize("pod", ["head", "gateway", "h200"])
-def test_ray_nodes_have_the_variables_of_tracing(renders, pod):
+def test_ray_nodes_have_the_variables_of_a_local_stack(renders, pod):
     config = {"telemetry": {"otlp_endpoint": "http://otel-collector.observability.svc:4317", "sampling_ratio": 0.05}}
-    expected = node_environment(ServiceConfig.model_validate(config).telemetry)
+    service = ServiceConfig.model_validate(config)
+    expected = node_environment(service.telemetry) | message_limit(service.gateway)
     (container,) = renders["values-h200.yaml"].pods()[pod]["spec"]["containers"]
     env = {item["name"]: item.get("value") for item in container["env"]}
     given = {name: env.get(name) for name in expected}
@@ -125,3 +127,21 @@ def test_ports_follow_the_strategy(chart):
         (container,) = chart.render(values).pods()["head"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports[name] == 9000
+
+
+def test_large_messages_raise_the_proxys_limit(chart):
+    (container,) = chart.render({"config": {"gateway": {"max_input_bytes": 8 << 20}}}).pods()["gateway"]["spec"][
+        "containers"
+    ]
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    limit = message_limit(ServiceConfig.model_validate({"gateway": {"max_input_bytes": 8 << 20}}).gateway)
+    assert limit.items() <= env.items()
+
+
+def test_ray_is_told_whether_it_asks_for_a_token(chart):
+    """Left alone, a Ray node decides by what it finds in its home."""
+    for asks, options, mode in ((True, {"mode": "token"}, None), (False, None, "disabled")):
+        render = chart.render({"ray": {"tokenAuthentication": asks}})
+        assert render.cluster.get("authOptions") == options
+        (container,) = render.pods()["head"]["spec"]["containers"]
+        assert {item["name"]: item.get("value") for item in container["env"]}.get("RAY_AUTH_MODE") == mode

@@ -79,6 +79,12 @@ topologySpreadConstraints:
   value: reasonserve.telemetry.export:span_processors
 - name: RAY_SERVE_TRACING_SAMPLING_RATIO
   value: {{ (include "reasonserve.setting" (list . "telemetry" "sampling_ratio") | fromJson).value | toString | quote }}
+- name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE
+  value: {{ max 16777216 (mul 4 (int64 (include "reasonserve.setting" (list . "gateway" "max_input_bytes") | fromJson).value)) | quote }}
+{{- if not .Values.ray.tokenAuthentication }}
+- name: RAY_AUTH_MODE
+  value: disabled
+{{- end }}
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 - name: OMP_WAIT_POLICY

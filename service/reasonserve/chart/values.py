@@ -75,13 +75,13 @@ class Ray(Section):
     Attributes:
         version: Release of Ray in the images.
         object_store_bytes: Shared memory for Ray's objects; requests and tokens are small.
-        token_authentication: Ray's processes and Ray's operator authenticate each other by a token.
+        token_authentication: Ray's processes and Ray's operator present a token, which the operator draws.
         environment: More variables for every Ray node.
     """
 
     version: Annotated[str, Field(pattern=r"^2\.[0-9]+\.[0-9]+$")] = "2.60.0"
     object_store_bytes: Annotated[int, Field(ge=78643200)] = 209715200
-    token_authentication: bool = False
+    token_authentication: bool = True
     environment: dict[str, str] = {}
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from reasonserve.bench.accuracy.command import accuracy
 from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
@@ -87,6 +88,31 @@ def soak(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile
     write_json(json_file, header, {"setup": asdict(setup), **asdict(found)})
     if found.faults:
         raise typer.Exit(1)
+
+
+@app.command()
+def isolation(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+    """What a tenant that offers 20 times its limit costs one with a guarantee, beside stock SGLang.
+
+    Exits with 1 if the guaranteed tenant is refused, or waits over two engine steps longer at p95 than alone.
+    Example: python -m reasonserve.bench isolation --quick
+    """
+    from reasonserve.bench import isolation as run
+
+    console = make_console()
+    header = print_machine(console)
+    setup = run.QUICK if quick else run.FULL
+    with Progress(console=console, transient=True) as progress:
+        rows = run.measure(setup, str(resolve_model(model)), progress)
+    console.print(run.table(rows))
+    write_json(json_file, header, run.as_json(setup, rows))
+    for fault in (found := run.faults(rows)):
+        console.print(f"[red]{fault}[/red]")
+    if found:
+        raise typer.Exit(1)
+
+
+app.command()(accuracy)
 
 
 if __name__ == "__main__":

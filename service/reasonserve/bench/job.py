@@ -43,7 +43,7 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
 
     Args:
         job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``; optionally
-            ``environment`` of the process.
+            ``environment`` of the process and the ``module`` that runs it in place of this one.
         folder: Where job, log and results are written.
         timeout_s: The process is killed after this long.
 
@@ -54,7 +54,8 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **job.get("environment", {})}
     if job["engine"] == "stock":
         environment["SGLANG_PLUGINS"] = _STOCK_PLUGINS
-    command = [sys.executable, "-m", "reasonserve.bench.job", str(folder / "job.json"), str(folder / "out.json")]
+    module = job.get("module", "reasonserve.bench.job")
+    command = [sys.executable, "-m", module, str(folder / "job.json"), str(folder / "out.json")]
     with (folder / "log").open("w") as log:
         done = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=timeout_s, check=False)
     if done.returncode != 0:
@@ -91,7 +92,7 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
     tokens: list[int] = []
     held: list[int] = []
     change = request.get("set_budget")
-    stream = engine.generate(call)
+    stream, made = engine.generate(call), 0
     try:
         async for chunk in stream:
             tokens += chunk.token_ids
@@ -100,7 +101,7 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
                 await engine.set_budget(call.request_id, change["to"])
                 change = None
             if len(tokens) >= request.get("abort_after", sys.maxsize):
-                await stream.aclose()
+                made = await _abort(engine, call.request_id, stream)
                 break
     except ReasonServeError as error:
         return {"error": type(error).__name__, "message": error.message}
@@ -111,7 +112,17 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
         "retractions": chunk.retractions,
         "held": held,
         "kv": asdict(chunk.kv),
+        "made": made or len(tokens),
     }
+
+
+async def _abort(engine: Any, request_id: str, stream: Any) -> int:
+    """Closes a stream; returns the tokens that the engine made in all before it stopped."""
+    state = engine._manager.rid_to_state[request_id]
+    await stream.aclose()
+    while not state.finished:
+        await asyncio.sleep(0.005)
+    return len(state.output_ids)
 
 
 def _start(job: Job) -> tuple[Any, Any, Any]:
@@ -136,7 +147,8 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
 
     section = {"dtype": job["dtype"], "pool_slots": job["pool_slots"], "strict_checks": job.get("strict_checks", True)}
     config = ServiceConfig.from_mapping({"engine": section})
-    ours = create(config, job["model"], shipped_profile(fingerprint(Path(job["model"]))))
+    profile = job.get("profile") or shipped_profile(fingerprint(Path(job["model"])))
+    ours = create(config, job["model"], profile)
     return ours, ours._manager, ours._engine.loop
 
 
@@ -160,6 +172,9 @@ async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
         watch.cancel()
         results |= {request["id"]: output for request, output in zip(wave, outputs, strict=True)}
         results["waves"].append({"seconds": seconds, "most_running": peak[0]})
+        if "waves_file" in job:
+            with Path(job["waves_file"]).open("a") as file:
+                file.write(json.dumps({"seconds": seconds, "outputs": outputs}) + "\n")
     if job["engine"] != "stock":
         await asyncio.sleep(1.5)  # the scheduler checks its pool when it is idle
         results["handshake"] = asdict(engine.handshake)

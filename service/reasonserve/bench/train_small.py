@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from reasonserve.bench.tasks import chaser, lookup, words
 from reasonserve.bench.tasks.sample import Sample
+from reasonserve.models.convert import add_rope_theta
 
 _IGNORED = -100
 _SHARES = {"chaser": 0.7, "retrieval": 0.1, "multikey": 0.2}
@@ -160,6 +161,7 @@ def main(
         for loss in train(model, steps, rate, batches(seed, rows, lines)):
             bar.update(task, advance=1, loss=loss)
     model.save_pretrained(output)
+    add_rope_theta(output / "config.json")
     tokenizer().save_pretrained(output)
 
 

@@ -55,10 +55,10 @@ def _convert(gguf: Path, into: Path) -> None:
     )
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)
-    _add_rope_theta(into / "config.json")
+    add_rope_theta(into / "config.json")
 
 
-def _add_rope_theta(path: Path) -> None:
+def add_rope_theta(path: Path) -> None:
     """Repeats the rotary base where readers older than ``rope_parameters`` look for it."""
     config = json.loads(path.read_text())
     config["rope_theta"] = config["rope_parameters"]["rope_theta"]

@@ -1,5 +1,6 @@
 """The layer profile is what the definition says, checked by hand and by brute force."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from reasonalloc.profile import PROFILE_RHOS
 from reasonserve.cli.profile_calibrate import to_profile
 from reasonserve.errors import StartupError
 from reasonserve.models import calibrate as measuring
+from reasonserve.models import traces
 from reasonserve.models.calibrate import Calibration, decode_rows, layer_demand
 
 
@@ -86,24 +88,32 @@ def test_a_profile_holds_the_mean_of_the_probes() -> None:
     calibration = Calibration(
         num_kv_heads=2,
         demand=dict.fromkeys(PROFILE_RHOS, by_probe),
+        tasks=("logic", "code"),
         generated_tokens=(8, 8),
         probes_digest="d" * 64,
     )
     profile = to_profile(calibration, model_name="tiny", model_fingerprint="f" * 16)
     assert profile.demand == pytest.approx((0.3, 0.6, 0.2))
     assert (profile.num_layers, profile.num_kv_heads, profile.rho) == (3, 2, 0.93)
-    assert calibration.agreement(0.93) == pytest.approx(1.0)
-    reversed_half = Calibration(
-        num_kv_heads=2,
-        demand={0.93: np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])},
-        generated_tokens=(8, 8),
-        probes_digest="d" * 64,
-    )
-    assert reversed_half.agreement(0.93) == pytest.approx(-1.0)
+    assert profile.evidence["spearman_tasks_least"] == profile.evidence["spearman_rhos_least"] == 1.0
+    unstable = dataclasses.replace(calibration, demand={0.93: by_probe, 0.8: by_probe[:, ::-1]})
+    assert unstable.evidence(0.93)["spearman_rhos_least"] == 0.5
 
 
-def test_the_probes_are_at_most_eight_questions() -> None:
-    probes = measuring.shipped_probes()
-    assert 2 <= len(set(probes)) == len(probes) <= 8
+def test_the_probes_are_at_most_eight_questions_of_several_tasks() -> None:
+    probes = traces.shipped_probes()
+    assert 2 <= len({probe.prompt for probe in probes}) == len(probes) <= 8
+    assert len({probe.task for probe in probes}) > 1
     with pytest.raises(StartupError, match="at least 2"):
         measuring.calibrate(Path(), probes[:1], 8, lambda *_: None)
+    with pytest.raises(StartupError, match="9 probe prompts given; give 2 to 8"):
+        traces.read_probes("\n".join(f"question {n}" for n in range(9)))
+
+
+def test_a_line_without_a_task_is_a_task_of_its_own() -> None:
+    probes = traces.read_probes("logic\tWho lies?\n\nHow many?\nWhy?\n")
+    assert [(probe.task, probe.prompt) for probe in probes] == [
+        ("logic", "Who lies?"),
+        ("prompt 2", "How many?"),
+        ("prompt 3", "Why?"),
+    ]

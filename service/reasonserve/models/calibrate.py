@@ -10,11 +10,9 @@ Letters: L layers, P probes, Q queries, T tokens, H query heads, K kv heads, G =
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria
 
 from reasonalloc.demand import demand_of_rows
 from reasonalloc.profile import PROFILE_RHOS
 from reasonserve.errors import StartupError
+from reasonserve.models import stability
+from reasonserve.models.traces import Probe, Tick, check_probes, generate, load, probes_digest
 
 STRIDE = 128
 WINDOW = 8
 # A short output is still looked at this often, so that no probe rests on one window.
 _MIN_LOOKS = 4
-
-Tick = Callable[[str, int, int], None]
-"""Called with a phase, the steps done in it and the steps it has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +40,14 @@ class Calibration:
     Attributes:
         num_kv_heads: K.
         demand: By ``rho``: array [P, L], mean share of the context that covers ``rho`` of the attention.
+        tasks: Task of each probe, [P].
         generated_tokens: Tokens that each probe generated, [P].
         probes_digest: SHA-256 of the probes, hexadecimal.
     """
 
     num_kv_heads: int
     demand: dict[float, NDArray[np.float64]]
+    tasks: tuple[str, ...]
     generated_tokens: tuple[int, ...]
     probes_digest: str
 
@@ -57,18 +55,18 @@ class Calibration:
         """Demand of each layer at ``rho``, every probe weighing the same, to six digits; [L]."""
         return tuple(round(float(value), 6) for value in self.demand[rho].mean(axis=0))
 
-    def agreement(self, rho: float) -> float:
-        """Spearman's correlation of the layers' demand between even and odd probes, -1 to 1.
+    def evidence(self, rho: float) -> dict[str, float]:
+        """How stable the curve at ``rho`` is, as Spearman's correlations of the layers' demand.
 
-        Near 1, the curve belongs to the model; near 0, to the choice of probes.
+        Near 1 between tasks, the curve belongs to the model; near 0, to the choice of probes.
         """
-        ranks = [half.mean(axis=0).argsort().argsort() for half in (self.demand[rho][::2], self.demand[rho][1::2])]
-        return float(np.corrcoef(ranks)[0, 1])
-
-
-def shipped_probes() -> list[str]:
-    """The eight short reasoning questions that come with the package."""
-    return resources.files("reasonserve.models").joinpath("probes.txt").read_text().splitlines()
+        by_task = stability.between_groups(self.demand[rho], self.tasks)
+        by_rho = [stability.spearman(self.curve(rho), self.curve(other)) for other in self.demand if other != rho]
+        return {
+            "spearman_tasks_mean": round(float(np.mean(by_task)), 3),
+            "spearman_tasks_least": round(min(by_task), 3),
+            "spearman_rhos_least": round(min(by_rho), 3),
+        }
 
 
 def decode_rows(prompt_tokens: int, total_tokens: int) -> list[int]:
@@ -83,77 +81,38 @@ def decode_rows(prompt_tokens: int, total_tokens: int) -> list[int]:
     return [row for end in ends for row in range(end - WINDOW, end)]
 
 
-def calibrate(folder: Path, probes: Sequence[str], num_tokens: int, tick: Tick) -> Calibration:
+def calibrate(folder: Path, probes: Sequence[Probe], num_tokens: int, tick: Tick) -> Calibration:
     """Generates on the probes with the full cache, then measures one probe at a time.
 
     Args:
         folder: A model folder.
-        probes: Questions; at least two, for the agreement of halves.
+        probes: At least two, for the agreement of tasks.
         num_tokens: Most tokens to generate for each.
         tick: Told the progress.
 
     Raises:
-        StartupError: Too few probes, a model whose attention cannot be read, or outputs too short to measure.
+        StartupError: Too few or many probes, a model whose attention cannot be read, or outputs too short to measure.
     """
-    if len(probes) < 2:
-        raise StartupError(f"{len(probes)} probe prompts given; calibration compares two halves and needs at least 2.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Half precision would blur the tail of the attention, and a CPU is no faster with it.
-    dtype = "auto" if device.type == "cuda" else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").to(device).eval()
+    check_probes(probes)
+    model = load(folder, "eager")
     config = model.config.get_text_config()
-    sequences = _generate(model, tokenizer, probes, num_tokens, tick)
+    traces = generate(model, folder, probes, num_tokens, tick)
     by_probe = []
-    for done, (tokens, prompt_tokens) in enumerate(sequences):
-        tick("Measuring attention", done, len(sequences))
-        rows = decode_rows(prompt_tokens, len(tokens))
+    for done, trace in enumerate(traces):
+        tick("Measuring attention", done, len(traces))
+        rows = decode_rows(trace.prompt_tokens, len(trace.tokens))
         if not rows:
-            raise StartupError(f"Probe {done + 1} generated {len(tokens) - prompt_tokens} tokens; {WINDOW} are needed.")
+            raise StartupError(f"Probe {done + 1} generated {trace.output_tokens} tokens; {WINDOW} are needed.")
+        tokens = torch.tensor(trace.tokens, device=model.device)
         by_probe.append(_measure(model, tokens, rows, config.num_hidden_layers, config.num_key_value_heads))
-    tick("Measuring attention", len(sequences), len(sequences))
+    tick("Measuring attention", len(traces), len(traces))
     return Calibration(
         num_kv_heads=config.num_key_value_heads,
         demand={rho: np.stack([probe[:, i] for probe in by_probe]) for i, rho in enumerate(PROFILE_RHOS)},
-        generated_tokens=tuple(len(tokens) - prompt_tokens for tokens, prompt_tokens in sequences),
-        probes_digest=hashlib.sha256("\n".join(probes).encode()).hexdigest(),
+        tasks=tuple(probe.task for probe in probes),
+        generated_tokens=tuple(trace.output_tokens for trace in traces),
+        probes_digest=probes_digest(probes),
     )
-
-
-class _Ticker(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped here
-    """Never stops; tells the progress after each decode step."""
-
-    def __init__(self, total: int, tick: Tick) -> None:
-        self._done, self._total, self._tick = 0, total, tick
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        self._done += 1
-        self._tick("Generating with the full cache", self._done, self._total)
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-@torch.inference_mode()
-def _generate(
-    model: Any, tokenizer: Any, probes: Sequence[str], num_tokens: int, tick: Tick
-) -> list[tuple[Tensor, int]]:
-    """Greedy outputs of all probes in one batch: tokens [T] without padding, and how many are prompt."""
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    chats = [[{"role": "user", "content": probe}] for probe in probes]
-    batch = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
-    output = model.generate(
-        **batch, max_new_tokens=num_tokens, do_sample=False, stopping_criteria=[_Ticker(num_tokens, tick)]
-    )
-    width = batch["input_ids"].shape[1]
-    ends = torch.tensor(model.generation_config.eos_token_id, device=output.device).view(-1)
-    sequences = []
-    for tokens, mask in zip(output, batch["attention_mask"], strict=True):
-        prompt_tokens = int(mask.sum())
-        stops = torch.isin(tokens[width:], ends).nonzero()
-        stop = width + int(stops[0]) + 1 if len(stops) else len(tokens)
-        sequences.append((tokens[width - prompt_tokens : stop], prompt_tokens))
-    return sequences
 
 
 @torch.inference_mode()

@@ -1,0 +1,108 @@
+"""A local stack of its own for a benchmark, started and ended by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonserve.api.v1 import cluster_service_pb2 as cluster_pb
+from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.bench.job import JobFailedError
+from reasonserve.cli import client
+from reasonserve.errors import UnavailableError
+from reasonserve.stack.paths import StatePaths
+
+START_S, LEASED_S = 900.0, 60.0
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A running stack.
+
+    Attributes:
+        state_dir: Where its state lies.
+        endpoint: The gateway's ``host:port``.
+    """
+
+    state_dir: Path
+    endpoint: str
+
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        """Every span so far."""
+        lines = StatePaths(self.state_dir).trace_file.read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def create_tenant(self, tenant: tenant_pb.Tenant) -> str:
+        """Creates a tenant with a key; returns the key once every replica's lease names the tenant."""
+        with client.admin(None, None, self.state_dir) as admin:
+            admin.call(admin.services.tenants.CreateTenant, tenant_pb.CreateTenantRequest(tenant=tenant))
+            key = tenant_pb.CreateTenantKeyRequest(tenant_id=tenant.tenant_id)
+            return str(admin.call(admin.services.tenants.CreateTenantKey, key).key)
+
+    def wait_for_replicas(self, count: int) -> None:
+        """Returns when so many replicas hold a lease.
+
+        Raises:
+            JobFailedError: They do not within a minute.
+        """
+        deadline = time.monotonic() + LEASED_S
+        while time.monotonic() < deadline:
+            try:
+                with client.admin(None, None, self.state_dir) as admin:
+                    request = cluster_pb.GetClusterStatusRequest()
+                    status = admin.call(admin.services.cluster.GetClusterStatus, request)
+                if len(status.replicas) >= count:
+                    return
+            except UnavailableError:
+                pass
+            time.sleep(0.5)
+        raise JobFailedError(f"{count} replicas did not get a lease within {LEASED_S:.0f} s.")
+
+
+@contextmanager
+def local_stack(config: dict[str, Any]) -> Iterator[LocalStack]:
+    """Runs a stack under a configuration, on free ports, in a state directory of its own.
+
+    Raises:
+        JobFailedError: It did not start; the message is what the command line said.
+    """
+    gateway, http, controller = _free_ports(3)
+    sections = {"gateway": {"port": gateway, "http_port": http}, "controller": {"port": controller}}
+    with tempfile.TemporaryDirectory() as folder:
+        state_dir, file = Path(folder) / "state", Path(folder) / "config.yaml"
+        file.write_text(json.dumps(sections | config))
+        environment = os.environ | {"REASONSERVE_STATE": str(state_dir)}
+        command = [sys.executable, "-m", "reasonserve"]
+        try:
+            up = subprocess.run(
+                [*command, "up", "--config", str(file)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=START_S,
+                check=False,
+            )
+            if up.returncode != 0:
+                raise JobFailedError(up.stderr[-4000:])
+            yield LocalStack(state_dir, f"127.0.0.1:{gateway}")
+        finally:
+            subprocess.run([*command, "down"], env=environment, capture_output=True, timeout=START_S, check=False)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -112,6 +112,32 @@ def isolation(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: Jso
         raise typer.Exit(1)
 
 
+@app.command()
+def routing(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+    """How much of the prompts two replicas find cached, by prefix affinity and by power of two choices.
+
+    Exits with 1 if a request fails, affinity finds less than 1.5 times as much, or one replica gets 20% above the mean.
+    Example: python -m reasonserve.bench routing --quick
+    """
+    from transformers import AutoConfig
+
+    from reasonserve.bench import routing as run
+
+    console = make_console()
+    header = print_machine(console)
+    setup = run.QUICK if quick else run.FULL
+    folder = str(resolve_model(model))
+    vocabulary = int(AutoConfig.from_pretrained(folder).vocab_size)
+    with Progress(console=console, transient=True) as progress:
+        rows = run.measure(setup, folder, vocabulary, progress)
+    console.print(run.table(rows))
+    write_json(json_file, header, run.as_json(setup, rows))
+    for fault in (found := run.faults(rows)):
+        console.print(f"[red]{fault}[/red]")
+    if found:
+        raise typer.Exit(1)
+
+
 app.command()(accuracy)
 
 

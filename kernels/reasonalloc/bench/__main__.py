@@ -32,7 +32,12 @@ def main() -> int:
     else:
         from reasonalloc.bench import cpu
 
-        document = {"machine": host, "timings": [asdict(timing) for timing in cpu.measure_all()]}
+        timings, rounds = cpu.measure_all()
+        document = {
+            "machine": host,
+            "timings": [asdict(timing) for timing in timings],
+            "rounds": [asdict(timing) for timing in rounds],
+        }
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0

@@ -1,7 +1,7 @@
 """Times of the operators on a CPU.
 
-One round of one request of a small model (30 layers, 3 kv heads, 256 candidates each, 64 wide), by
-the reference and by the vectorised path, on the CPU.
+One round of one request of a small model (30 layers, 3 kv heads, 256 candidates each, 64 wide): each operator by the
+reference and by the vectorised path, then the whole round by each named method.
 """
 
 import statistics
@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from reasonalloc.bench import rounds
 from reasonalloc.ops import compact, keep, route, score
 from reasonalloc.ops.compact import reference as compact_reference
 from reasonalloc.ops.keep import reference as keep_reference
@@ -103,8 +104,10 @@ def table(timings: list[Timing]) -> Table:
     return result
 
 
-def measure_all() -> list[Timing]:
-    """Measures every operator and prints a table."""
+def measure_all() -> tuple[list[Timing], list[rounds.RoundTiming]]:
+    """Measures every operator, then a round of every named method, and prints a table of each."""
     timings = [timing for op, implementations in calls().items() for timing in measure(op, implementations)]
     Console().print(table(timings))
-    return timings
+    round_timings = rounds.measure_rounds()
+    Console().print(rounds.table(round_timings))
+    return timings, round_timings

@@ -66,3 +66,28 @@ def test_wrong_inputs_are_refused(ragged, change, options, words):
     queries, k, v, segments = make_inputs(ragged(3), [5, 4], [3, 0], [2, 0])
     with pytest.raises(ValueError, match=words):
         attend_segments(queries, k, v, replace(segments, **change), scale=SCALE, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_and_stays_half(ragged, dtype):
+    queries, k, v, segments = make_inputs(ragged(4), [5, 700, 0], [63, 0, 9], [3, 0, 2])
+    inputs = queries.to(dtype), k.to(dtype), v.to(dtype), segments
+    out = attend_segments(*inputs, layer=1, scale=SCALE)
+    assert out.dtype == dtype
+    tolerance = {torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    expected = reference.attend_segments(*inputs, layer=1, scale=SCALE)
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_an_output_is_the_same_bit_for_bit_in_any_batch(ragged):
+    """Long lists are cut by their own length, whoever else is there and however many threads share the work."""
+    queries, k, v, segments = make_inputs(ragged(5), [1500, 3, 600, 40], [63, 0, 9, 0], [30, 0, 200, 0])
+    together = attend_segments(queries, k, v, segments, layer=0, scale=SCALE)
+    per_request = ("slot_rows_B", "prefix_B", "tail_start_B", "tail_end_B", "table_rows_B")
+    for b in range(4):
+        one = replace(segments, **{name: getattr(segments, name)[b : b + 1] for name in per_request})
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        alone = attend_segments(queries[b : b + 1], k, v, one, layer=0, scale=SCALE)
+        torch.set_num_threads(threads)
+        assert torch.equal(alone[0], together[b])

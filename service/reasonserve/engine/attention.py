@@ -52,6 +52,7 @@ class CellAttention(TorchNativeAttnBackend):
     def __init__(self, model_runner: ModelRunner, compressor: Compressor) -> None:
         super().__init__(model_runner)
         self._compressor = compressor
+        self._compile(model_runner.model_config.num_attention_heads // model_runner.tp_size)
 
     def init_forward_metadata(self, forward_batch: ForwardBatch) -> None:
         """Plans a decode step; other modes need no plan here."""
@@ -93,25 +94,38 @@ class CellAttention(TorchNativeAttnBackend):
             queries_BQD, pool.k_cells, pool.v_cells, plan.segments, layer=layer.layer_id, scale=layer.scaling
         ).view(q.shape)
 
+    def _compile(self, num_heads: int) -> None:
+        """Attends once over few tokens and once over many, so that the first request does not wait for a compiler."""
+        pool = self._compressor.pool
+        for batch in (1, 1024):
+            rows_B = torch.zeros(batch, dtype=torch.int64, device=self.device)
+            segments = self._segments(rows_B, rows_B + 1, [(1, 1, -1)] * batch)
+            queries_BQD = pool.k_cells.new_zeros((batch, num_heads, pool.head_dim))
+            attend_segments(queries_BQD, pool.k_cells, pool.v_cells, segments, layer=0, scale=1.0)
+
     def _plan(self, forward_batch: ForwardBatch) -> DecodePlan:
         pool_rows = forward_batch.req_pool_indices.tolist()
         lengths = forward_batch.seq_lens.tolist()
         states = [self._compressor.state_in_row(row) for row in pool_rows]
         bounds = [_bounds(state, length) for state, length in zip(states, lengths, strict=True)]
-        prefix_B, tail_start_B, table_rows_B = torch.tensor(bounds, device=self.device).unbind(1)
+        segments = self._segments(forward_batch.req_pool_indices.long(), forward_batch.seq_lens.long(), bounds)
+        return DecodePlan(segments, self._captures(states, lengths))
+
+    def _segments(self, rows_B: torch.Tensor, lengths_B: torch.Tensor, bounds: list[tuple[int, int, int]]) -> Segments:
+        """Says where each request's tokens lie: bounds within its row, in tables that stay where they are."""
+        prefix_B, tail_start_B, table_rows_B = torch.tensor(bounds, device=self.device).T.contiguous().unbind(0)
         tables = self._compressor.tables
-        segments = Segments(
+        return Segments(
             slots_RN=self.req_to_token_pool.req_to_token,
-            slot_rows_B=forward_batch.req_pool_indices.long(),
+            slot_rows_B=rows_B,
             prefix_B=prefix_B,
             tail_start_B=tail_start_B,
-            tail_end_B=forward_batch.seq_lens.long(),
+            tail_end_B=lengths_B,
             cells_TLHK=tables.cells,
             owned_TLH=tables.owned,
             table_rows_B=table_rows_B,
             num_slots=self._compressor.pool.layout.num_slots,
         )
-        return DecodePlan(segments, self._captures(states, lengths))
 
     def _captures(self, states: list[RequestState | None], lengths: list[int]) -> Captures | None:
         windows = self._compressor.windows

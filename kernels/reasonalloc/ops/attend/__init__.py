@@ -99,13 +99,14 @@ def attend_segments(
         ValueError: Shapes or dtypes do not agree, or ``layer`` is out of range.
     """
     segments.check(queries_BQD, k_pool_CD, v_pool_CD, layer)
-    check_dtype(queries_BQD.dtype, k_pool_CD=k_pool_CD, v_pool_CD=v_pool_CD)
     _check_groups(queries_BQD.shape[1], segments.owned_TLH.shape[2])
     if launch.use_kernel(queries_BQD.device):
         from reasonalloc.ops.attend import kernel
 
         return kernel.attend_segments(queries_BQD, k_pool_CD, v_pool_CD, segments, layer=layer, scale=scale)
-    return vectorized.attend_segments(queries_BQD, k_pool_CD, v_pool_CD, segments, layer=layer, scale=scale)
+    from reasonalloc.ops.attend import compiled
+
+    return compiled.attend_segments(queries_BQD, k_pool_CD, v_pool_CD, segments, layer=layer, scale=scale)
 
 
 def _check_groups(query_heads: int, kv_heads: int) -> None:

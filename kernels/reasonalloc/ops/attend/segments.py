@@ -41,41 +41,41 @@ class Segments:
     table_rows_B: Tensor
     num_slots: int
 
-    def check(self, queries_BQD: Tensor, k_pool_CD: Tensor, v_pool_CD: Tensor, layer: int) -> None:
-        """Checks shapes and dtypes against those of a call.
+    def __post_init__(self) -> None:
+        """Checks the tables once, so that the calls of a step need not.
 
         Raises:
-            ValueError: They do not agree, or ``layer`` is out of range.
+            ValueError: Shapes or dtypes do not agree.
         """
-        sizes = check_axes(
-            queries_BQD=queries_BQD,
-            k_pool_CD=k_pool_CD,
-            v_pool_CD=v_pool_CD,
-            slots_RN=self.slots_RN,
-            slot_rows_B=self.slot_rows_B,
-            prefix_B=self.prefix_B,
-            tail_start_B=self.tail_start_B,
-            tail_end_B=self.tail_end_B,
-            cells_TLHK=self.cells_TLHK,
-            owned_TLH=self.owned_TLH,
-            table_rows_B=self.table_rows_B,
-        )
-        check_dtype(
-            torch.int64,
-            slot_rows_B=self.slot_rows_B,
-            prefix_B=self.prefix_B,
-            tail_start_B=self.tail_start_B,
-            tail_end_B=self.tail_end_B,
-            cells_TLHK=self.cells_TLHK,
-            owned_TLH=self.owned_TLH,
-            table_rows_B=self.table_rows_B,
-        )
-        if self.slots_RN.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"slots_RN is {self.slots_RN.dtype}; give torch.int32 or torch.int64")
-        if not 0 <= layer < sizes["L"]:
-            raise ValueError(f"layer is {layer}; give 0 to {sizes['L'] - 1}")
-        if sizes["L"] * self.num_slots * sizes["H"] != sizes["C"]:
+        named = {name: getattr(self, name) for name in self.__slots__ if name != "num_slots"}
+        check_axes(**named)
+        slots_RN = named.pop("slots_RN")
+        check_dtype(torch.int64, **named)
+        if slots_RN.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"slots_RN is {slots_RN.dtype}; give torch.int32 or torch.int64")
+
+    def check(self, queries_BQD: Tensor, k_pool_CD: Tensor, v_pool_CD: Tensor, layer: int) -> None:
+        """Checks the arguments of a call against the tables.
+
+        Raises:
+            ValueError: Shapes or dtypes do not agree, or ``layer`` is out of range.
+        """
+        layers, heads = self.owned_TLH.shape[1:]
+        batch, pool = self.slot_rows_B.shape[0], k_pool_CD.shape
+        if queries_BQD.dim() != 3 or queries_BQD.shape[0] != batch or queries_BQD.shape[2] != pool[-1]:
             raise ValueError(
-                f"{sizes['L']} layers of {self.num_slots} slots and {sizes['H']} heads are not the pool's "
-                f"{sizes['C']} cells; give the pool of all layers"
+                f"queries_BQD has shape {list(queries_BQD.shape)}; give one of {batch} requests and of the pool's "
+                f"{pool[-1]} dimensions"
+            )
+        if v_pool_CD.shape != pool or not queries_BQD.dtype == k_pool_CD.dtype == v_pool_CD.dtype:
+            raise ValueError(
+                f"k_pool_CD is {k_pool_CD.dtype} {list(pool)}, v_pool_CD {v_pool_CD.dtype} {list(v_pool_CD.shape)} and "
+                f"queries_BQD {queries_BQD.dtype}; give pools of one shape in the dtype of the queries"
+            )
+        if not 0 <= layer < layers:
+            raise ValueError(f"layer is {layer}; give 0 to {layers - 1}")
+        if layers * self.num_slots * heads != pool[0]:
+            raise ValueError(
+                f"{layers} layers of {self.num_slots} slots and {heads} heads are not the pool's {pool[0]} cells; "
+                "give the pool of all layers"
             )

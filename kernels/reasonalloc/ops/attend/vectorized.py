@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from reasonalloc.ops.attend.segments import Segments
 from reasonalloc.shapes import valid_mask
 
 
@@ -35,42 +34,6 @@ def attend_slots(
     k_BHND = k_SHD.index_select(0, slots).view(shape_BNHD).transpose(1, 2)
     v_BHND = v_SHD.index_select(0, slots).view(shape_BNHD).transpose(1, 2)
     return _attend(queries_BQD, k_BHND, v_BHND, valid_BN[:, None].expand(k_BHND.shape[:3]), scale)
-
-
-def attend_segments(
-    queries_BQD: Tensor, k_pool_CD: Tensor, v_pool_CD: Tensor, segments: Segments, *, layer: int, scale: float
-) -> Tensor:
-    """See ``reasonalloc.ops.attend.attend_segments``."""
-    cells_BHN, lengths_BH = _cells_of(segments, layer)
-    return attend_cells(queries_BQD, k_pool_CD, v_pool_CD, cells_BHN, lengths_BH, scale)
-
-
-def _cells_of(segments: Segments, layer: int) -> tuple[Tensor, Tensor]:
-    """One layer's lists, prefix, owned and tail put together, and their lengths; padding is arbitrary."""
-    heads, capacity = segments.cells_TLHK.shape[2:]
-    compressed_B11 = (segments.table_rows_B >= 0)[:, None, None]
-    table_rows_B = segments.table_rows_B.clamp(min=0)
-    prefix_B1, tail_start_B1 = segments.prefix_B[:, None], segments.tail_start_B[:, None]
-    if segments.cells_TLHK.shape[0]:
-        owned_BH = torch.where(compressed_B11[:, 0], segments.owned_TLH[table_rows_B, layer], 0)
-    else:
-        owned_BH = torch.zeros(table_rows_B.shape[0], heads, dtype=torch.int64, device=table_rows_B.device)
-    lengths_BH = prefix_B1 + owned_BH + segments.tail_end_B[:, None] - tail_start_B1
-    width = int(lengths_BH.max()) if lengths_BH.numel() else 0
-
-    place_N = torch.arange(width, device=owned_BH.device)
-    owned_BH1, prefix_B11 = owned_BH[..., None], prefix_B1[..., None]
-    in_prefix_BHN = place_N < prefix_B11
-    column_BHN = torch.where(in_prefix_BHN, place_N, place_N - prefix_B11 - owned_BH1 + tail_start_B1[..., None])
-    column_BHN = column_BHN.clamp(min=0, max=max(segments.slots_RN.shape[1] - 1, 0))
-    slots_BHN = segments.slots_RN[segments.slot_rows_B[:, None, None], column_BHN].long()
-    cells_BHN = (layer * segments.num_slots + slots_BHN) * heads + torch.arange(heads, device=owned_BH.device)[:, None]
-    if segments.cells_TLHK.shape[0] == 0 or capacity == 0:
-        return cells_BHN, lengths_BH
-    rank_BHN = (place_N - prefix_B11).clamp(min=0, max=capacity - 1).expand_as(cells_BHN)
-    owned_cells_BHN = segments.cells_TLHK[table_rows_B, layer].gather(2, rank_BHN)
-    is_owned_BHN = ~in_prefix_BHN & (place_N < prefix_B11 + owned_BH1)
-    return torch.where(is_owned_BHN, owned_cells_BHN, cells_BHN), lengths_BH
 
 
 def _without_padding(places: Tensor, valid: Tensor) -> Tensor:

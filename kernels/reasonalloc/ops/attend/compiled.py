@@ -1,0 +1,259 @@
+"""On a CPU: each list read once, where it lies, by a program that numba compiles.
+
+Nothing is gathered: a list's prefix slots, owned cells and tail slots are looked up token by token, so the cost is
+that of reading K and V once. Lists are cut into chunks of ``CHUNK`` tokens from their start, which are shared out to
+the threads, and the chunks' outputs are put together in order. How a list is cut follows from its own length alone,
+so a request's output is the same bit for bit in any batch and with any number of threads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+from reasonalloc.ops.attend.segments import Segments
+
+CHUNK = 512
+"""Tokens of one task."""
+
+BLOCK = 64
+"""Tokens whose softmax is taken together."""
+
+SERIAL_CELLS = 1024
+"""Up to so many cells one thread is faster than waking the others."""
+
+_BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+"""What a dtype is to numba, which knows no 16-bit floats: ``_widen`` tells them apart by sign."""
+
+_Program = Callable[..., None]
+
+
+def attend_segments(
+    queries_BQD: Tensor, k_pool_CD: Tensor, v_pool_CD: Tensor, segments: Segments, *, layer: int, scale: float
+) -> Tensor:
+    """See ``reasonalloc.ops.attend.attend_segments``."""
+    out_BQD = torch.empty(queries_BQD.shape, dtype=torch.float32)
+    if out_BQD.numel() == 0:
+        return out_BQD.to(queries_BQD.dtype)
+    queries = (queries_BQD.float() * scale).contiguous().numpy()
+    bits = _BITS[queries_BQD.dtype]
+    lists = (
+        segments.slots_RN.numpy(),
+        segments.slot_rows_B.numpy(),
+        segments.prefix_B.numpy(),
+        segments.tail_start_B.numpy(),
+        segments.tail_end_B.numpy(),
+        segments.cells_TLHK.select(1, layer).numpy(),
+        segments.owned_TLH.select(1, layer).numpy(),
+        segments.table_rows_B.numpy(),
+    )
+    program = _program(lists)
+    pools = (pool.view(bits).numpy() for pool in (k_pool_CD, v_pool_CD))
+    program(queries, *pools, lists, layer * segments.num_slots, out_BQD.numpy())
+    return out_BQD.to(queries_BQD.dtype)
+
+
+def _program(lists: tuple[Any, ...]) -> _Program:
+    """Chooses by the work that there is, which decides nothing else."""
+    _, _, prefix, tail_start, tail_end, cells, owned, _ = lists
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    slots = int((prefix + tail_end - tail_start).sum())
+    if threads == 1 or (slots * owned.shape[1] <= SERIAL_CELLS and cells.shape[2] * len(prefix) <= SERIAL_CELLS):
+        return _attend_serial
+    numba.set_num_threads(threads)
+    return _attend_parallel
+
+
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles at the first call, and keeps the result on disk where there is a folder for it."""
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, **options)(function)
+        except RuntimeError:  # no folder that may be written
+            return njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, **options)(function)
+
+    return compile_
+
+
+@intrinsic
+def _bits_to_float(_, bits):
+    """The float32 of an integer's lowest 32 bits; numba's integers grow when they are shifted."""
+
+    def generate(context, builder, signature, arguments):
+        lowest = arguments[0] if bits.bitwidth == 32 else builder.trunc(arguments[0], ir.IntType(32))
+        return builder.bitcast(lowest, ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+@intrinsic
+def _half_to_float(_, bits):
+    """The float32 of a float16's bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(bits), generate
+
+
+def _widen(value):
+    """The float32 of a float32, of a bfloat16's bits (unsigned) or of a float16's (signed)."""
+    raise NotImplementedError
+
+
+@overload(_widen, inline="always")
+def _(value):
+    if value == types.uint16:
+        return lambda value: _bits_to_float(types.uint32(value) << types.uint32(16))
+    if value == types.int16:
+        return lambda value: _half_to_float(value)
+    return lambda value: value
+
+
+@_compiled()
+def _exp(x):
+    """e to the x for x <= 0, to two units in the last place: Cody-Waite reduction and a polynomial, free of calls."""
+    x = max(x, np.float32(-87.0))
+    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1.0)
+    return p * _bits_to_float((types.int32(n) + types.int32(127)) << types.int32(23))
+
+
+@_compiled()
+def _cut(lists):
+    """Where each list's tasks begin among all tasks. [B * H + 1]"""
+    _, _, prefix, tail_start, tail_end, _, owned, table_rows = lists
+    heads = owned.shape[1]
+    starts = np.zeros(len(prefix) * heads + 1, np.int64)
+    for i in range(len(prefix) * heads):
+        b, table = i // heads, table_rows[i // heads]
+        length = prefix[b] + tail_end[b] - tail_start[b] + (owned[table, i % heads] if table >= 0 else 0)
+        starts[i + 1] = starts[i] + (length + CHUNK - 1) // CHUNK
+    return starts
+
+
+@_compiled()
+def _find(lists, b, h, first_slot, start, width, found):
+    """Writes the cells of ``width`` tokens of a list, from ``start`` on."""
+    slots, slot_rows, prefix, tail_start, _, cells, owned, table_rows = lists
+    heads, table, before = owned.shape[1], table_rows[b], prefix[b]
+    own = owned[table, h] if table >= 0 else np.int64(0)
+    for j in range(width):
+        n = start + j
+        if before <= n < before + own:
+            found[j] = cells[table, h, n - before]
+        else:
+            place = n if n < before else tail_start[b] + n - before - own
+            found[j] = (first_slot + slots[slot_rows[b], place]) * heads + h
+
+
+@_compiled()
+def _weigh(queries, k, cells, width, first, weights, top, total, out):
+    """Turns one block of keys into weights, and brings what was summed so far down to their maximum."""
+    group, dim = queries.shape
+    row = np.empty(dim, np.float32)
+    for j in range(width):
+        for d in range(dim):
+            row[d] = _widen(k[cells[j], d])
+        for g in range(group):
+            dot = np.float32(0)
+            for d in range(dim):
+                dot += row[d] * queries[g, d]
+            weights[g, j] = dot
+    for g in range(group):
+        new_top = weights[g, 0] if first else top[g]
+        for j in range(width):
+            new_top = max(new_top, weights[g, j])
+        shrink = np.float32(0) if first else _exp(top[g] - new_top)
+        top[g] = new_top
+        added = np.float32(0)
+        for j in range(width):
+            weights[g, j] = _exp(weights[g, j] - new_top)
+            added += weights[g, j]
+        total[g] = total[g] * shrink + added
+        for d in range(dim):
+            out[g, d] *= shrink
+
+
+@_compiled()
+def _sum_up(v, cells, width, weights, out):
+    """Adds one block of values."""
+    group, dim = out.shape
+    row = np.empty(dim, np.float32)
+    for j in range(width):
+        for d in range(dim):
+            row[d] = _widen(v[cells[j], d])
+        for g in range(group):
+            weight = weights[g, j]
+            for d in range(dim):
+                out[g, d] += weight * row[d]
+
+
+@_compiled()
+def _attend_task(task, starts, queries, k, v, lists, first_slot, top, total, out):
+    """Attends over one chunk of one list."""
+    _, _, prefix, tail_start, tail_end, _, owned, table_rows = lists
+    heads, group = owned.shape[1], out.shape[0]
+    i = np.searchsorted(starts, task, side="right") - 1
+    b, h, table = i // heads, i % heads, table_rows[i // heads]
+    length = prefix[b] + tail_end[b] - tail_start[b] + (owned[table, h] if table >= 0 else 0)
+    start = (task - starts[i]) * CHUNK
+    end = min(start + CHUNK, length)
+    cells, weights = np.empty(BLOCK, np.int64), np.empty((group, BLOCK), np.float32)
+    mine = queries[b, h * group : (h + 1) * group]
+    for block in range(start, end, BLOCK):
+        width = min(BLOCK, end - block)
+        _find(lists, b, h, first_slot, block, width, cells)
+        _weigh(mine, k, cells, width, block == start, weights, top, total, out)
+        _sum_up(v, cells, width, weights, out)
+
+
+@_compiled()
+def _merge(starts, tops, totals, outs, output):
+    """Puts the chunks of each list together, in order; a list without tokens gives zero."""
+    group, dim = outs.shape[1], outs.shape[2]
+    lists_of_request = output.shape[1] // group
+    for i in range(len(starts) - 1):
+        for g in range(group):
+            out = output[i // lists_of_request, (i % lists_of_request) * group + g]
+            out[:] = np.float32(0)
+            top, total = np.float32(-np.inf), np.float32(0)
+            for task in range(starts[i], starts[i + 1]):
+                top = max(top, tops[task, g])
+            for task in range(starts[i], starts[i + 1]):
+                weight = _exp(tops[task, g] - top)
+                total += weight * totals[task, g]
+                for d in range(dim):
+                    out[d] += weight * outs[task, g, d]
+            for d in range(dim):
+                out[d] /= max(total, np.float32(1e-30))
+
+
+def _attend(queries, k, v, lists, first_slot, output):
+    """Attends over all lists of one layer; the tables in ``lists`` are the layer's."""
+    starts = _cut(lists)
+    group = queries.shape[1] // lists[6].shape[1]
+    outs = np.zeros((starts[-1], group, k.shape[1]), np.float32)
+    tops = np.zeros((starts[-1], group), np.float32)
+    totals = np.zeros((starts[-1], group), np.float32)
+    for task in prange(starts[-1]):
+        _attend_task(task, starts, queries, k, v, lists, first_slot, tops[task], totals[task], outs[task])
+    _merge(starts, tops, totals, outs, output)
+
+
+_attend_serial: _Program = _compiled()(_attend)
+_attend_parallel: _Program = _compiled(parallel=True)(_attend)

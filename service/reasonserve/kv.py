@@ -36,6 +36,7 @@ REQUIRED_SEAMS = (
     "positions",
     "prefill",
     "release",
+    "repetition",
     "reserved",
     "rounds",
     "seeded-draw",

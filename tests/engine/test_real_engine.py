@@ -194,6 +194,12 @@ def test_an_aborted_request_leaves_nothing_behind(ours: Results) -> None:
     assert ours["aborted"]["finish_reason"] == ""
 
 
+def test_an_aborted_request_stops_with_the_step_that_runs(ours: Results) -> None:
+    """One step runs while the last one's token is on its way out, and another may start before the abort is read."""
+    aborted = ours["aborted"]
+    assert aborted["made"] <= len(aborted["token_ids"]) + 2 < 320
+
+
 def test_options_that_cannot_be_honoured_end_the_request(ours: Results) -> None:
     assert ours["invalid"]["error"] == "InvalidRequestError"
     assert "kv.budget_tokens is 8; allowed: 32 or more" in ours["invalid"]["message"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasonserve.engine.sampling import mix_seed, multinomial_with_seed, sample_with_min_p
+from reasonserve.engine.sampling import mix_seed, multinomial_with_seed, sample_with_min_p, scale_repeated
 
 
 def test_a_row_draws_the_same_in_any_batch() -> None:
@@ -54,3 +54,9 @@ def test_min_p_beforehand_keeps_what_sglang_keeps_afterwards() -> None:
     assert torch.equal(sample_with_min_p(kept, *options, torch.zeros(64), torch.zeros(64)), expected)
     assert torch.equal(sample_with_min_p(kept, *options, None, torch.zeros(64)), expected)
     assert not torch.equal(kept(probs, top_ks, top_ps, min_ps, False), expected)
+
+
+def test_a_repetition_penalty_makes_tokens_less_probable_whatever_their_sign() -> None:
+    logits = torch.tensor([[2.0, -2.0, 2.0, -2.0, 0.0]])
+    scale_repeated(logits, torch.tensor([[1.0, 1.0, 4.0, 4.0, 4.0]]))
+    assert logits.tolist() == [[2.0, -2.0, 0.5, -8.0, 0.0]]

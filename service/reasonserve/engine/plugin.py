@@ -13,7 +13,7 @@ import torch
 
 from reasonserve.engine import seams
 from reasonserve.engine.pressure import relieve
-from reasonserve.engine.sampling import multinomial_with_seed, sample_with_min_p
+from reasonserve.engine.sampling import multinomial_with_seed, sample_with_min_p, scale_repeated
 from reasonserve.kv import BUDGET_KEY_PREFIX, HANDSHAKE_KEY
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def install() -> None:
             seams.SEEDS: _keep_seeds,
             seams.SEEDED_DRAW: multinomial_with_seed,
             seams.MIN_P: sample_with_min_p,
+            seams.REPETITION: scale_repeated,
             seams.RELEASE: _release_rows,
             seams.HANDSHAKE: _add_handshake,
         }

@@ -75,3 +75,13 @@ def sample_with_min_p(
         least = probs.amax(dim=-1, keepdim=True) * min_ps.view(-1, 1)
         probs, need_min_p_sampling = probs.masked_fill(probs < least, 0.0), False
     return sample(probs, top_ks, top_ps, min_ps, need_min_p_sampling, sampling_seed, positions, **more)
+
+
+def scale_repeated(logits: torch.Tensor, scaling_penalties: torch.Tensor) -> None:
+    """Applies repetition penalties in place (CTRL, arXiv 1909.05858, equation 3, with negative logits multiplied).
+
+    Args:
+        logits: Logits. [B, V]
+        scaling_penalties: Penalty of each token; 1 for those not seen. [B, V]
+    """
+    logits.copy_(torch.where(logits < 0, logits * scaling_penalties, logits / scaling_penalties))

@@ -125,6 +125,13 @@ MIN_P = Seam(
     ("probs", "top_ks", "top_ps", "min_ps", "need_min_p_sampling", "sampling_seed", "positions"),
     "SGLang's scheduler dies of a request that has both min_p and a seed",
 )
+REPETITION = Seam(
+    "repetition",
+    "sglang.srt.sampling.penaltylib.repetition_penalty.apply_scaling_penalties",
+    "replace",
+    ("logits", "scaling_penalties"),
+    "SGLang compiles it at its first use, which holds up every request for seconds and needs a C++ compiler",
+)
 RELEASE = Seam(
     "release",
     "sglang.srt.mem_cache.common.release_kv_cache",
@@ -154,6 +161,7 @@ SEAMS: tuple[Seam, ...] = (
     SEEDS,
     SEEDED_DRAW,
     MIN_P,
+    REPETITION,
     RELEASE,
     HANDSHAKE,
 )

@@ -1,6 +1,7 @@
 """Spans to a file by several processes, the tree of a trace, the environment of a node."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,25 +56,32 @@ def test_the_tree_follows_parents_and_shows_figures_rounds_and_orphans():
         "time_ns": 3_500_000,
         "attributes": {names.ROUND_KEPT_CELLS: 64, names.ROUND_LAYER_BUDGETS: [12.0, 20.5]},
     }
-    tree = show(
-        trace_tree(
-            [
-                span("c", "b", "chat m", 2_000_000, 5_000_000, attributes={names.KV_ROUNDS: 1}, events=[round_event]),
-                span("a", None, "client", 0, 9_000_000),
-                span("b", "a", "gateway", 1_000_000, 8_000_000, status="ERROR"),
-                span("o", "lost", "orphan", 6_000_000, 7_000_000),
-            ]
-        )
-    )
-    lines = [line.rstrip() for line in tree.splitlines()]
-    assert lines == [
-        "trace t",
-        "├── client  9.0 ms",
-        "│   └── gateway  7.0 ms",
-        "│       └── chat m  3.0 ms  rounds=1",
-        "│           └── +1.5 ms reasonserve.kv.round  kept_cells=64 layer_budgets=[12 20.5]",
-        "└── orphan  1.0 ms",
+    spans = [
+        span("c", "b", "chat m", 2_000_000, 5_000_000, attributes={names.KV_ROUNDS: 1}, events=[round_event]),
+        span("a", None, "client", 0, 9_000_000),
+        span("b", "a", "replica_handle_request R", 1_000_000, 8_000_000, status="ERROR"),
+        span("o", "lost", "proxy /pkg.v1.S/Method", 6_000_000, 7_000_000),
     ]
+    lines = [line.rstrip() for line in show(trace_tree(spans)).splitlines()]
+    assert [re.split(r" {2,}", line)[:3] for line in lines[2:]] == [
+        ["client", "0.0 ms", "9.0 ms"],
+        ["└ replica_handle_request R", "1.0 ms", "7.0 ms"],
+        ["", "└ chat m", "2.0 ms"],
+        ["", "· reasonserve.kv.round", "3.5 ms"],
+        ["proxy Method", "6.0 ms", "1.0 ms"],
+    ]
+    assert "rounds=1" in lines[4]
+    assert "kept_cells=64 layer_budgets=[12 20.5]" in lines[5]
+    bars = [len(re.findall("━", line)) for line in lines[2:]]
+    assert bars == [16, 13, 6, 0, 2]  # of 9 ms: 9, 7, 3, an instant, 1; begun marks count
+    short = [line.strip() for line in show(trace_tree(spans, hops=False)).splitlines()]
+    assert short[3].startswith("└ chat m")  # below the client now
+    assert "replica_handle_request" not in "".join(short)
+
+
+def test_long_lists_are_told_by_their_ends():
+    event = {"name": "e", "time_ns": 0, "attributes": {names.ROUND_LAYER_BUDGETS: [float(n) for n in range(30)]}}
+    assert "layer_budgets=0..29" in show(trace_tree([span("a", None, "s", 0, 1, events=[event])]))
 
 
 def test_spans_are_read_back_as_written(tmp_path, monkeypatch):

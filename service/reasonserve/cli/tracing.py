@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from opentelemetry.sdk.trace import TracerProvider
-from rich.tree import Tree
+from rich.table import Table
 
 from reasonserve.errors import NotFoundError
 from reasonserve.stack.control import running
@@ -65,6 +67,40 @@ def find_trace_id(path: Path, wanted: str) -> str:
     )
 
 
+class Request(NamedTuple):
+    """One traced request, as its list shows it."""
+
+    request_id: str
+    began: str
+    tenant: str
+    seconds: float
+    output_tokens: int
+    rounds: int
+    error: str
+
+
+def last_requests(path: Path, most: int) -> list[Request]:
+    """Returns the requests that an engine ran or admission refused last, newest first."""
+    found: dict[str, Request] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if names.REQUEST_ID not in line:
+            continue
+        span = json.loads(line)
+        given = span["attributes"]
+        is_admission = span["name"] == names.SPAN_ADMISSION
+        if names.REQUEST_ID in given and not (is_admission and span["status"] != "ERROR"):
+            found[given[names.REQUEST_ID]] = Request(
+                request_id=given[names.REQUEST_ID],
+                began=datetime.fromtimestamp(span["start_ns"] / 1e9).isoformat(" ", "seconds"),
+                tenant=given.get(names.TENANT_ID, ""),
+                seconds=round((span["end_ns"] - span["start_ns"]) / 1e9, 3),
+                output_tokens=given.get(names.OUTPUT_TOKENS, 0),
+                rounds=given.get(names.KV_ROUNDS, 0),
+                error=given.get(names.ERROR_TYPE, ""),
+            )
+    return list(found.values())[-most:][::-1]
+
+
 def is_connected(spans: Sequence[Record]) -> bool:
     """Returns whether the spans form one tree: one root, and every other span's parent among them."""
     known = {span["span_id"] for span in spans}
@@ -86,10 +122,10 @@ def wait_for_trace(path: Path, trace_id: str, within_s: float = COMPLETE_WITHIN_
         time.sleep(POLL_S)
 
 
-def tree_of(path: Path, trace_id: str) -> Tree:
-    """Returns a trace as a tree once it is complete.
+def tree_of(path: Path, trace_id: str) -> Table:
+    """Returns a trace as a tree beside its time line once it is complete.
 
     Raises:
         NotFoundError: No span of the trace was written.
     """
-    return trace_tree(wait_for_trace(path, trace_id))
+    return trace_tree(wait_for_trace(path, trace_id), hops=False)

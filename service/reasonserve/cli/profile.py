@@ -11,11 +11,14 @@ from reasonserve.api.v1 import profile_service_pb2 as pb
 from reasonserve.cli import client, options
 from reasonserve.cli.output import out, print_json, table
 from reasonserve.cli.profile_calibrate import calibrate
+from reasonserve.cli.profile_show import diff, plot, read_profile, show_profile
 from reasonserve.errors import InvalidRequestError
 from reasonserve.stack.profiles import parts
 
-app = typer.Typer(no_args_is_help=True, help="Calibrate, upload and activate layer profiles.")
-app.command(epilog="Example: reasonserve profile calibrate --help")(calibrate)
+app = typer.Typer(no_args_is_help=True, help="Calibrate, compare, upload and activate layer profiles.")
+app.command(epilog="Example: reasonserve profile calibrate --kind sensitivity -o sensitivity.json")(calibrate)
+app.command(epilog="Example: reasonserve profile plot wave.json sensitivity.json -o profiles.png")(plot)
+app.command(epilog="Example: reasonserve profile diff wave.json sensitivity.json")(diff)
 
 ProfileId = Annotated[str, typer.Argument(metavar="PROFILE", help="The profile's id, from `profile list`.")]
 
@@ -83,17 +86,23 @@ def delete(
     out.print(f"Deleted {profile_id}.")
 
 
-@app.command(epilog="Example: reasonserve profile show 3f2a9c11d0e4")
+@app.command(epilog="Example: reasonserve profile show profile.json")
 def show(
-    profile_id: ProfileId,
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A file, or the id of an uploaded profile.")],
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Print a profile as it was uploaded."""
+    """Show each layer's share, and how stable it was."""
+    from reasonalloc.profile import LayerProfile
+
+    if Path(profile).is_file():
+        show_profile(read_profile(Path(profile)), as_json)
+        return
     with client.admin(controller, admin_token, state_dir) as admin:
-        request = pb.GetProfileRequest(profile_id=profile_id)
-        out.print_json(admin.call(admin.services.profiles.GetProfile, request).content.decode())
+        stored = admin.call(admin.services.profiles.GetProfile, pb.GetProfileRequest(profile_id=profile))
+    show_profile(LayerProfile.from_json(stored.content.decode()), as_json)
 
 
 def _show(profiles: list[pb.Profile]) -> None:

@@ -77,7 +77,7 @@ def test_top_shows_one_reading(run, request):
     _create(run, "--guaranteed-slots", "100")
     request.getfixturevalue("replica")
     (row,) = (line.split() for line in run("top", "--once").stdout.splitlines() if "team-a" in line)
-    assert row == ["team-a", "30", "500", "100", "2000", "5", "2", "7"]
+    assert row == ["team-a", "30", "500", "100", "2000", "5", "2", "0", "0", "7"]
     reading = json.loads(run("top", "--once", "--json").stdout)
     assert (reading["capacity_slots"], reading["tenants"][0]["refused_requests"]) == ("500", "7")
 

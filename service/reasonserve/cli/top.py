@@ -59,16 +59,32 @@ def _print(status: cluster_pb.GetClusterStatusResponse, usage: list[pb.TenantUsa
 
 
 def _view(status: cluster_pb.GetClusterStatusResponse, usage: list[pb.TenantUsage]) -> Group:
-    """Returns a table of tenants; one that waits below its guarantee is yellow."""
+    """Returns a table of tenants; one that waits below its guarantee is yellow.
+
+    Used, lease, guarantee, limit, wanted and squeezed are slots; squeezed is what running requests gave up.
+    """
     used = sum(tenant.reserved_slots for tenant in usage)
     title = f"{len(status.replicas)} replicas, {used} of {status.capacity_slots} slots reserved"
-    shown = table("tenant", "used", "lease", "guarantee", "limit", "wanted", "requests", "refused", title=title)
+    shown = table(
+        "tenant",
+        "used",
+        "lease",
+        "guarantee",
+        "limit",
+        "wanted",
+        "requests",
+        "queued",
+        "squeezed",
+        "refused",
+        title=title,
+    )
     # Those who hold most first, as in the tool this is named after.
     for tenant in sorted(usage, key=lambda tenant: (-tenant.reserved_slots, tenant.tenant_id)):
         short = tenant.wanted_slots > 0 and tenant.leased_slots < tenant.guaranteed_slots
         numbers = (
             *(tenant.reserved_slots, tenant.leased_slots, tenant.guaranteed_slots, tenant.limit_slots),
-            *(tenant.wanted_slots, tenant.active_requests, tenant.refused_requests),
+            *(tenant.wanted_slots, tenant.active_requests, tenant.queued_requests),
+            *(tenant.squeezed_slots, tenant.refused_requests),
         )
         shown.add_row(tenant.tenant_id, *map(str, numbers), style="yellow" if short else None)
     return Group(shown, Text(status.warning, style="yellow")) if status.warning else Group(shown)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from reasonalloc import levels
+from reasonalloc.methods import parse_method
 from reasonalloc.profile import PROFILE_RHOS, LayerProfile
+from reasonalloc.scorers import Candidates
+from reasonserve.engine.methods import check_satisfiable
 from reasonserve.engine.rounds import RoundInput, run_round
 from reasonserve.engine.settings import EngineSettings
-from reasonserve.kv import Method
+from reasonserve.kv import KvRequest, Method
 
 LAYERS, HEADS, QUERY_HEADS, WIDTH = 3, 2, 4, 8
 BUDGET, TAIL = 40, 20
@@ -59,7 +65,7 @@ def positions_of(k_before: torch.Tensor, pool: SmallPool, cells: torch.Tensor, l
     return [int((original == pool.k[c]).all(-1).nonzero().item()) for c in cells]
 
 
-@pytest.mark.parametrize("method", ["r-kv", "reasonalloc"])
+@pytest.mark.parametrize("method", ["r-kv", "reasonalloc", "lava", "entropy/one-pass/vase", "pyramid/adakv/random"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_round_keeps_exactly_the_budget_in_owned_slots(method: Method, seed: int) -> None:
     pool = SmallPool(seed)
@@ -127,3 +133,68 @@ def test_rounds_follow_each_other() -> None:
     kept = second.cells_LHN[valid].tolist()
     assert len(kept) == len(set(kept))
     assert set(kept) <= pool.owned_cells
+
+
+@pytest.mark.parametrize("method", ["h2o", "wave/reasonalloc/gkv"])
+def test_a_statistic_follows_its_cell(method: Method) -> None:
+    """Cells move between layers, heads and slots; each keeps the number that it had as a candidate."""
+    pool, profile = SmallPool(3), profile_of(1.7, 0.4, 0.9)
+    k_before = pool.k.clone()
+    first = run_round(method, pool.k, pool.v, pool.first_round(), profile, SETTINGS)
+    assert first.statistic_LHN is not None
+    assert first.statistic_LHN.shape == first.cells_LHN.shape
+    scored = score_of(method, pool, k_before)
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            n = int(first.lengths_LH[layer, head])
+            kept = positions_of(k_before, pool, first.cells_LHN[layer, head, :n], layer, head)
+            torch.testing.assert_close(first.statistic_LHN[layer, head, :n], scored[layer, head, kept])
+
+
+def score_of(method: Method, pool: SmallPool, k_pool: torch.Tensor) -> torch.Tensor:
+    """The statistic of all candidates of a first round. [L, H, N]"""
+    scored = levels.score_candidates(
+        parse_method(method).scorer,
+        Candidates(
+            queries_RWQD=pool.queries,
+            keys_RHND=k_pool[pool.cells],
+            values_RHND=None,
+            lengths_RH=torch.full((LAYERS, HEADS), BUDGET + TAIL),
+            budget=BUDGET,
+        ),
+    )
+    assert scored.statistic_RHN is not None
+    return scored.statistic_RHN
+
+
+def test_a_second_round_starts_from_the_statistic_of_the_first() -> None:
+    pool = SmallPool(4)
+    work = pool.first_round()
+    owned = torch.full((LAYERS, HEADS), BUDGET)
+    remembered = torch.full((LAYERS, HEADS, BUDGET), 50.0)
+    second = replace(work, owned_LH=owned, statistic_LHK=remembered)
+    fresh = run_round("h2o", pool.k.clone(), pool.v.clone(), work, None, SETTINGS)
+    output = run_round("h2o", pool.k.clone(), pool.v.clone(), second, None, SETTINGS)
+    plain, added = fresh.scores_LHN, output.scores_LHN
+    old = torch.arange(BUDGET + TAIL) < BUDGET
+    heavy = (plain < 1e5) & old
+    torch.testing.assert_close(added[heavy], plain[heavy] + 50)
+    assert torch.equal(added[~heavy], plain[~heavy])
+
+
+@pytest.mark.parametrize("method", ["vase", "random-pinned"])
+def test_a_seed_decides_what_is_drawn(method: Method) -> None:
+    def kept(seed: int) -> torch.Tensor:
+        pool = SmallPool(5)
+        return run_round(method, pool.k, pool.v, replace(pool.first_round(), seed=seed), None, SETTINGS).keep_LHN
+
+    assert torch.equal(kept(1), kept(1))
+    assert not torch.equal(kept(1), kept(2))
+
+
+def test_methods_that_need_a_profile_are_refused_without_one() -> None:
+    for method in ("reasonalloc", "wave/adakv/lava"):
+        with pytest.raises(ValueError, match=f"kv.method is '{method}', .* activate one, or use one of head-only"):
+            check_satisfiable(KvRequest(method=method, budget_tokens=64), None)
+    check_satisfiable(KvRequest(method="lava", budget_tokens=64), None)
+    check_satisfiable(KvRequest(method="reasonalloc", budget_tokens=64), profile_of(1.0, 2.0))

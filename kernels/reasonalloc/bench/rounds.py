@@ -71,11 +71,12 @@ class Rounds:
 
     def run(self, triple: Triple) -> None:
         """One round; the pools are changed in place, which costs the same each time."""
-        window = SCORERS[triple.scorer].window
+        scorer = SCORERS[triple.scorer]
+        window = scorer.window
         candidates = Candidates(
             queries_RWQD=self.queries,
             keys_RHND=self.k_pool[self.cells],
-            values_RHND=self.v_pool[self.cells],
+            values_RHND=self.v_pool[self.cells] if scorer.reads_values else None,
             lengths_RH=self.lengths,
             budget=BUDGET,
             seeds_R=torch.arange(LAYERS),

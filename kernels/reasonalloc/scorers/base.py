@@ -15,7 +15,7 @@ class Candidates:
     Attributes:
         queries_RWQD: Newest queries after RoPE, oldest first; a scorer takes its window from the end.
         keys_RHND: Keys after RoPE, in order of true position.
-        values_RHND: Values of the same cells.
+        values_RHND: Values of the same cells; None where the scorer reads none.
         lengths_RH: int64 candidates of each head.
         budget: Cells that a head keeps, on average.
         statistic_RHN: The scorer's running statistic of each candidate, float32; ``Statistic.initial`` for one that
@@ -25,7 +25,7 @@ class Candidates:
 
     queries_RWQD: Tensor
     keys_RHND: Tensor
-    values_RHND: Tensor
+    values_RHND: Tensor | None
     lengths_RH: Tensor
     budget: int
     statistic_RHN: Tensor | None = None
@@ -73,12 +73,14 @@ class Scorer:
         score: The function; keeps nothing.
         window: Newest tokens whose queries it reads, and which are always kept.
         statistic: The running statistic it needs, if any.
+        reads_values: Whether it needs values.
         seeded: Whether it draws, and needs seeds.
     """
 
     score: Callable[[Candidates], Scored]
     window: int = 8
     statistic: Statistic | None = None
+    reads_values: bool = False
     seeded: bool = False
 
 

@@ -26,9 +26,10 @@ def score(candidates: Candidates) -> Scored:
     if width == 0:
         return Scored(scores_RHN=attention_RHN)
     pooled_RHN = max_pool1d(attention_RHN, POOL, stride=1, padding=POOL // 2)
+    assert c.values_RHND is not None, "whoever runs rounds gives values"
     norms_RHN = c.values_RHND.float().abs().sum(dim=3).masked_fill(~past_RHN, 0)
     scores_RHN = pooled_RHN * norms_RHN.amax(dim=2, keepdim=True)
     return Scored(scores_RHN=framed(scores_RHN, c.lengths_RH, WINDOW))
 
 
-SCORER = Scorer(score=score, window=WINDOW)
+SCORER = Scorer(score=score, window=WINDOW, reads_values=True)

@@ -148,11 +148,12 @@ def score(name: str, candidates: Candidates) -> Scored:
 def _head(candidates: Candidates, statistic_RHN: Tensor, row: int, head: int, length: int) -> HeadCandidates:
     c = candidates
     group = c.queries_RWQD.shape[2] // c.keys_RHND.shape[1]
+    values_ND = c.keys_RHND[row, head] if c.values_RHND is None else c.values_RHND[row, head]
     seed = 0 if c.seeds_R is None else int(c.seeds_R[row])
     return HeadCandidates(
         queries_WGD=c.queries_RWQD[row, :, head * group : (head + 1) * group].float(),
         keys_ND=c.keys_RHND[row, head, :length].float(),
-        values_ND=c.values_RHND[row, head, :length].float(),
+        values_ND=values_ND[:length].float(),
         budget=c.budget,
         statistic_N=statistic_RHN[row, head, :length],
         draws_N=[draw(seed, head, place) for place in range(length)],

@@ -44,6 +44,7 @@ def score(candidates: Candidates) -> Scored:
 
 def _ranges(candidates: Candidates) -> Tensor:
     """Range of each cell's value, ``[R, H, N]`` float32; of any value on padding, which may hold anything."""
+    assert candidates.values_RHND is not None, "whoever runs rounds gives values"
     values = candidates.values_RHND.float()
     return (values.amax(dim=3) - values.amin(dim=3)).nan_to_num(0, 0, 0)
 
@@ -56,4 +57,4 @@ def _largest(range_RHN: Tensor, lengths_RH: Tensor, count: int) -> Tensor:
     return keep_top(ranked_RHN, past_RH, past_RH.clamp(max=count))
 
 
-SCORER = Scorer(score=score, window=WINDOW, seeded=True)
+SCORER = Scorer(score=score, window=WINDOW, reads_values=True, seeded=True)

@@ -12,7 +12,7 @@ import torch
 from reasonalloc.ops.compact import apply_moves, plan_compaction
 from reasonalloc.ops.keep import keep_top
 from reasonalloc.profile import LayerProfile
-from reasonalloc.scorers import Candidates
+from reasonalloc.scorers import SCORERS, Candidates
 from reasonserve.engine.methods import pack_kept, score_cells, split_budget, triple_in_force
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import Method
@@ -86,7 +86,7 @@ def run_round(
     candidates = Candidates(
         queries_RWQD=work.queries_LWQD,
         keys_RHND=k_cells[work.cells_LHN],
-        values_RHND=v_cells[work.cells_LHN],
+        values_RHND=v_cells[work.cells_LHN] if SCORERS[triple.scorer].reads_values else None,
         lengths_RH=work.lengths_LH,
         budget=work.budget,
         seeds_R=layers_L + (work.seed << 16),

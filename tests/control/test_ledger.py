@@ -34,6 +34,7 @@ def _open(ledger, replica_id, now=0.0, **uses):
     ledger.open_lease(
         Report(replica_id=replica_id, capacity_slots=100, tenants=tenants), epoch=change.revision, now=now
     )
+    ledger.tell_lease(replica_id)
     return change.revision
 
 

@@ -32,7 +32,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
     async def GetClusterStatus(self, request: pb.GetClusterStatusRequest) -> pb.GetClusterStatusResponse:
         """Gets capacity, leases and use."""
         await self._controller.expire()
-        return cluster_status(self._controller.ledger, now=self._controller.now())
+        return await cluster_status(self._controller.ledger, now=self._controller.now())
 
     async def WatchCluster(
         self, request: pb.WatchClusterRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -59,7 +59,7 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
                     raise UnavailableError("The controller is shutting down: watch again from the last revision.")
                 following = None if fresh else self._controller.changes_since(seen)
                 if following is None:
-                    response = self._anew()
+                    response = await self._anew()
                     fresh, seen = False, response.revision
                     yield response
                     continue
@@ -69,8 +69,8 @@ class ClusterServicer(cluster_grpc.ClusterServiceServicer):
                 if not following:
                     await changed.wait()
 
-    def _anew(self) -> pb.WatchClusterResponse:
-        status = cluster_status(self._controller.ledger, now=self._controller.now())
+    async def _anew(self) -> pb.WatchClusterResponse:
+        status = await cluster_status(self._controller.ledger, now=self._controller.now())
         return pb.WatchClusterResponse(revision=status.revision, status=status)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from reasonserve.controller.journal import Journal
 from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Change, Report
+from reasonserve.controller.splitter import Splitter
 from reasonserve.controller.store import Store
 from reasonserve.errors import UnavailableError
 
@@ -52,6 +53,7 @@ class Controller:
         self._led: _Led | None = None
         self._writing = asyncio.Lock()
         self._waiting: set[asyncio.Event] = set()
+        self._splitter = Splitter(lambda: self.ledger)
         self._closing = False
 
     async def lead(self, store: Store, *, margin_s: float = 0.0) -> None:
@@ -64,7 +66,9 @@ class Controller:
         snapshot = await asyncio.to_thread(store.load)
         # Leases from before are waited for by this clock; the margin makes them end later.
         now = self._clock() + margin_s
-        ledger = Ledger(snapshot, lease_ttl_s=self._lease_ttl_s, now=now, declared_slots=self._declared_slots)
+        ledger = Ledger(
+            snapshot, lease_ttl_s=self._lease_ttl_s, now=now, declared_slots=self._declared_slots, at_once=False
+        )
         self._led = _Led(store, ledger, Journal(snapshot.revision))
 
     @property
@@ -87,6 +91,11 @@ class Controller:
         """Whether streams should end because the process does."""
         return self._closing
 
+    @property
+    def splitter(self) -> Splitter:
+        """Splits the memory and wakes lease streams."""
+        return self._splitter
+
     def now(self) -> float:
         """Returns the clock that leases run on, in seconds."""
         return self._clock()
@@ -107,13 +116,15 @@ class Controller:
 
         def opened(change: Change) -> None:
             self.ledger.open_lease(report, epoch=change.revision, now=self._clock())
+            # An older stream of the same replica ends.
+            self._splitter.wake(report.replica_id)
 
         return (await self.commit(lambda: self.ledger.join_replica(report.replica_id), opened)).revision
 
     def renew_lease(self, report: Report, epoch: int) -> None:
         """Takes a report and extends the lease; raises as `Ledger.renew_lease`."""
-        if self.ledger.renew_lease(report, epoch=epoch, now=self._clock()):
-            self._wake()
+        self.ledger.renew_lease(report, epoch=epoch, now=self._clock())
+        self._splitter.request()
 
     def close_lease(self, replica_id: str, epoch: int) -> None:
         """Notes that a stream ended."""
@@ -153,7 +164,7 @@ class Controller:
 
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
-        """Yields an event that is set whenever something changed; the holder clears it."""
+        """Yields an event that is set whenever the ledger's durable state changed; the holder clears it."""
         changed = asyncio.Event()
         self._waiting.add(changed)
         try:
@@ -164,6 +175,8 @@ class Controller:
     def close(self) -> None:
         """Asks the open streams to end."""
         self._closing = True
+        self._splitter.close()
+        self._splitter.wake_all()
         self._wake()
 
     async def _commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None) -> Change:
@@ -175,6 +188,7 @@ class Controller:
             led.journal.append(change)
             if then is not None:
                 then(change)
+            self._splitter.request()
             self._wake()
             return change
 

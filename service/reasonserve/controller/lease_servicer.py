@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.api.v1 import lease_service_pb2_grpc as lease_grpc
+from reasonserve.controller.answers import Answers
 from reasonserve.controller.core import Controller
-from reasonserve.controller.translate import abort, from_tenant, to_report
+from reasonserve.controller.translate import abort, to_report
 from reasonserve.errors import InvalidRequestError, StaleEtagError, UnavailableError
+
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LeaseServicer(lease_grpc.LeaseServiceServicer):
@@ -26,77 +28,85 @@ class LeaseServicer(lease_grpc.LeaseServiceServicer):
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    async def Lease(
-        self, requests: AsyncIterator[pb.LeaseRequest], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.LeaseResponse]:
+    async def Lease(self, requests: AsyncIterator[pb.LeaseRequest], context: _Context) -> None:
         """Answers each report, and unasked whenever the answer would be another."""
-        stream = _Stream(self._controller)
         try:
-            async with aclosing(stream.responses(requests)) as responses:
-                async for response in responses:
-                    yield response
+            # An empty stream ends well: nothing was asked for.
+            if (first := await anext(requests, None)) is not None:
+                await _Stream(self._controller, context, to_report(first).replica_id).run(first, requests)
         except Exception as error:
             await abort(context, error)
-        finally:
-            stream.close()
 
 
 class _Stream:
     """One replica's stream, from its first report to its end."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._replica_id = ""
+    def __init__(self, controller: Controller, context: _Context, replica_id: str) -> None:
+        self._controller, self._context = controller, context
+        self._replica_id = replica_id
         self._epoch = 0
-        self._told: pb.LeaseResponse | None = None
+        self._answers = Answers(replica_id)
+        self._writing = asyncio.Lock()
 
-    async def responses(self, requests: AsyncIterator[pb.LeaseRequest]) -> AsyncGenerator[pb.LeaseResponse, None]:
-        """Yields what to send. A report is taken only once the answer to the last one is on its way."""
-        reports = aiter(requests)
-        with self._controller.changes() as changed:
-            reading = asyncio.ensure_future(_next(reports))
-            waking = asyncio.ensure_future(changed.wait())
+    async def run(self, first: pb.LeaseRequest, requests: AsyncIterator[pb.LeaseRequest]) -> None:
+        """Runs until the replica closes its side; a report is taken once the last one is answered."""
+        with self._controller.splitter.stream(self._replica_id) as news:
+            tasks = [asyncio.create_task(self._answer_all(first, requests)), asyncio.create_task(self._tell(news))]
             try:
-                while True:
-                    await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
-                    if waking.done():
-                        changed.clear()
-                        waking = asyncio.ensure_future(changed.wait())
-                        self._check_open()
-                    if reading.done():
-                        request = reading.result()
-                        if request is None:
-                            return
-                        await self._take(request)
-                        self._check_open()
-                        reading = asyncio.ensure_future(_next(reports))
-                        yield self._answer()
-                    elif self._is_news():
-                        yield self._answer()
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
-                reading.cancel()
-                waking.cancel()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                if self._epoch:
+                    self._controller.close_lease(self._replica_id, self._epoch)
 
-    def close(self) -> None:
-        """Notes that the stream ended; the lease stays until it lapses."""
-        if self._epoch:
-            self._controller.close_lease(self._replica_id, self._epoch)
+    async def _answer_all(self, first: pb.LeaseRequest, requests: AsyncIterator[pb.LeaseRequest]) -> None:
+        request: pb.LeaseRequest | None = first
+        while request is not None:
+            await self._take(request)
+            async with self._writing:
+                await self._write()
+            request = await anext(requests, None)
+
+    async def _tell(self, news: asyncio.Event) -> None:
+        """Answers unasked."""
+        while True:
+            await news.wait()
+            news.clear()
+            self._check_open()
+            async with self._writing:
+                if self._epoch and self._holds() and self._answers.is_news(self._controller.ledger):
+                    await self._write()
+
+    async def _write(self) -> None:
+        self._check_open()
+        answer = self._answers.next(self._controller.ledger, now=self._controller.now())
+        await self._context.write(answer)
+        # What this answer took away may be waited for elsewhere.
+        self._controller.splitter.request()
 
     async def _take(self, request: pb.LeaseRequest) -> None:
         """Renews the lease, or leases anew at the first report and after a lapse."""
         report = to_report(request)
-        if self._epoch and report.replica_id != self._replica_id:
+        if report.replica_id != self._replica_id:
             raise InvalidRequestError(
                 f"replica_id: given {report.replica_id!r} on the stream of {self._replica_id!r}; open one for each.",
                 field="replica_id",
             )
         await self._controller.expire()
         self._check_open()
-        if self._epoch and self._controller.ledger.leases.holds(report.replica_id, self._epoch):
+        if self._epoch and self._holds():
             self._controller.renew_lease(report, self._epoch)
         else:
-            self._replica_id = report.replica_id
             self._epoch = await self._controller.open_lease(report)
+            self._answers = Answers(self._replica_id)
+            await self._controller.splitter.settled()
+
+    def _holds(self) -> bool:
+        return self._controller.ledger.leases.holds(self._replica_id, self._epoch)
 
     def _check_open(self) -> None:
         """Raises when the stream must end.
@@ -110,41 +120,3 @@ class _Stream:
         newest = self._controller.ledger.state.epochs.get(self._replica_id, 0)
         if self._epoch and newest > self._epoch:
             raise StaleEtagError(f"A newer stream leases replica {self._replica_id}: this one ends.")
-
-    def _is_news(self) -> bool:
-        """Returns whether the lease differs from what the replica was told."""
-        if not self._epoch or not self._controller.ledger.leases.holds(self._replica_id, self._epoch):
-            return False
-        return self._told != _without_ttl(self._lease())
-
-    def _answer(self) -> pb.LeaseResponse:
-        response = self._lease()
-        self._told = _without_ttl(response)
-        return response
-
-    def _lease(self) -> pb.LeaseResponse:
-        """Writes the lease in force; its time to live is what is left of it."""
-        ledger = self._controller.ledger
-        replica = ledger.leases.replicas[self._replica_id]
-        response = pb.LeaseResponse(
-            epoch=replica.epoch,
-            tenants=[
-                pb.TenantLease(tenant=from_tenant(tenant), slots=replica.leases[tenant_id])
-                for tenant_id, tenant in sorted(ledger.state.tenants.items())
-            ],
-            num_replicas=ledger.leases.num_replicas,
-        )
-        response.ttl.FromNanoseconds(max(0, round((replica.deadline_s - self._controller.now()) * 1e9)))
-        return response
-
-
-async def _next(reports: AsyncIterator[pb.LeaseRequest]) -> pb.LeaseRequest | None:
-    """Returns the next report, or None when the replica closed its side."""
-    return await anext(reports, None)
-
-
-def _without_ttl(response: pb.LeaseResponse) -> pb.LeaseResponse:
-    copy = pb.LeaseResponse()
-    copy.CopyFrom(response)
-    copy.ClearField("ttl")
-    return copy

@@ -13,6 +13,7 @@ from dataclasses import replace
 from reasonserve.controller import records
 from reasonserve.controller.leases import LeaseBook, Replica
 from reasonserve.controller.records import Change, Event, Key, Profile, Report, Snapshot, Tenant, TenantUse
+from reasonserve.controller.shares import Shares
 from reasonserve.controller.state import State
 from reasonserve.controller.tenants import check_guarantees, check_tenant, merge, overcommit
 from reasonserve.errors import AlreadyExistsError, NotFoundError, PreconditionError, StaleEtagError
@@ -26,12 +27,22 @@ class Ledger:
         lease_ttl_s: A lease lapses this long after its last report.
         now: The caller's clock, in seconds.
         declared_slots: Capacity that guarantees are checked against; 0 means that of the live replicas.
+        at_once: Split the memory with every transition; otherwise when the caller calls `settle`.
     """
 
     def __init__(
-        self, snapshot: Snapshot | None = None, *, lease_ttl_s: float, now: float, declared_slots: int = 0
+        self,
+        snapshot: Snapshot | None = None,
+        *,
+        lease_ttl_s: float,
+        now: float,
+        declared_slots: int = 0,
+        at_once: bool = True,
     ) -> None:
         self._state = State(snapshot or Snapshot())
+        self._shares = Shares(self._state.tenants.values())
+        self._touched: set[str] = set()
+        self._at_once = at_once
         self._declared_slots = declared_slots
         self._book = LeaseBook(lease_ttl_s=lease_ttl_s, missing=frozenset(self._state.epochs), now=now)
 
@@ -53,7 +64,7 @@ class Ledger:
     @property
     def warning(self) -> str:
         """By how much the guarantees exceed the capacity, and what to do; empty when they fit."""
-        return overcommit(self._state.tenants.values(), self._capacity_slots)
+        return overcommit(self._state.guaranteed_slots, self._capacity_slots)
 
     def create_tenant(self, tenant: Tenant, *, allow_overcommit: bool = False) -> Change:
         """Plans a new tenant.
@@ -69,7 +80,7 @@ class Ledger:
                 f"Tenant {tenant.tenant_id} exists: update it or choose another id.", field="tenant.tenant_id"
             )
         if not allow_overcommit:
-            check_guarantees([*self._state.tenants.values(), tenant], self._capacity_slots)
+            check_guarantees(self._state.guaranteed_slots + tenant.guaranteed_slots, self._capacity_slots)
         return self._plan(records.TenantCreated(replace(tenant, revision=self._state.revision + 1)))
 
     def update_tenant(
@@ -92,8 +103,8 @@ class Ledger:
         merged = replace(merge(stored, tenant, mask), revision=self._state.revision + 1)
         check_tenant(merged)
         if merged.guaranteed_slots > stored.guaranteed_slots and not allow_overcommit:
-            others = [t for t in self._state.tenants.values() if t.tenant_id != merged.tenant_id]
-            check_guarantees([*others, merged], self._capacity_slots)
+            more = merged.guaranteed_slots - stored.guaranteed_slots
+            check_guarantees(self._state.guaranteed_slots + more, self._capacity_slots)
         return self._plan(records.TenantUpdated(merged))
 
     def delete_tenant(self, tenant_id: str) -> Change:
@@ -193,18 +204,26 @@ class Ledger:
                 f"A newer stream leases replica {report.replica_id}; this one ends.", field="replica_id"
             )
         self._book.open(report, epoch=epoch, now=now)
-        self._book.settle(self._state.tenants)
+        self._settle_at_once()
 
-    def renew_lease(self, report: Report, *, epoch: int, now: float) -> bool:
-        """Takes a report and extends the lease; returns whether the memory was split anew for it.
+    def renew_lease(self, report: Report, *, epoch: int, now: float) -> None:
+        """Takes a report and extends the lease.
 
         Raises:
             StaleEtagError: A newer stream holds the lease, or it lapsed.
-            InvalidRequestError: The epoch belongs to another replica.
+            InvalidRequestError: The epoch belongs to another replica, or an answer is confirmed that was never sent.
         """
-        changed = self._book.renew(report, epoch=epoch, now=now)
-        if changed:
-            self._book.settle(self._state.tenants)
+        self._book.renew(report, epoch=epoch, now=now)
+        self._settle_at_once()
+
+    def tell_lease(self, replica_id: str) -> int:
+        """Notes that a replica's leases are sent to it; returns the answer's number."""
+        return self._book.tell(replica_id)
+
+    def settle(self) -> frozenset[str]:
+        """Splits the memory anew; returns the replicas whose leases or whose tenants' terms changed."""
+        changed = self._book.settle(self._shares, self._touched)
+        self._touched = set()
         return changed
 
     def close_lease(self, replica_id: str, *, epoch: int) -> None:
@@ -212,17 +231,23 @@ class Ledger:
         self._book.disconnect(replica_id, epoch=epoch)
 
     def apply(self, change: Change) -> None:
-        """Makes a planned change true and splits the memory anew.
+        """Makes a planned change true; the memory is to be split anew.
 
         Raises:
             StaleEtagError: The change was planned on another revision; nothing happens.
         """
         self._state.apply(change)
         for event in change.events:
-            if isinstance(event, records.ReplicaGone):
-                self._book.drop(event.replica_id)
-        if change.events:
-            self._book.settle(self._state.tenants)
+            match event:
+                case records.ReplicaGone(replica_id):
+                    self._book.drop(replica_id)
+                case records.TenantCreated(tenant) | records.TenantUpdated(tenant):
+                    self._shares.put(tenant)
+                    self._touch(tenant.tenant_id)
+                case records.TenantGone(tenant_id):
+                    self._shares.drop(tenant_id)
+                    self._touch(tenant_id)
+        self._settle_at_once()
 
     def check_integrity(self) -> None:
         """Asserts the invariants of the state and of the leases, recomputed from scratch."""
@@ -230,14 +255,22 @@ class Ledger:
         for replica_id, replica in self._book.replicas.items():
             assert self._state.epochs[replica_id] >= replica.epoch, "a lease without its epoch"
             reserved = {t: use.reserved_slots for t, use in replica.report.tenants.items()}
-            if replica.connected:
+            if replica.connected and not self._book.dirty:
                 strangers = sum(slots for t, slots in reserved.items() if t not in self._state.tenants)
                 taken = sum(replica.leases.values()) + strangers
                 assert taken <= max(replica.report.capacity_slots, sum(reserved.values())), "a replica is overcommitted"
-        for tenant_id, tenant in self._state.tenants.items():
-            leased = sum(replica.leases.get(tenant_id, 0) for replica in self._book.replicas.values())
+        for tenant_id, tenant in self._state.tenants.items() if not self._book.dirty else ():
+            leased = sum(_granted(replica, tenant_id) for replica in self._book.replicas.values())
             immovable = sum(_immovable(replica, tenant_id) for replica in self._book.replicas.values())
             assert leased <= max(tenant.limit_slots, immovable), "a tenant is leased more than its limit"
+
+    def _touch(self, tenant_id: str) -> None:
+        self._touched.add(tenant_id)
+        self._book.dirty = True
+
+    def _settle_at_once(self) -> None:
+        if self._at_once and self._book.dirty:
+            self.settle()
 
     @property
     def _capacity_slots(self) -> int:
@@ -247,7 +280,12 @@ class Ledger:
         return Change(self._state.revision + 1, events)
 
 
+def _granted(replica: Replica, tenant_id: str) -> int:
+    """Returns the slots that a replica may take to be leased to a tenant, once it is told what it is leased."""
+    return max(replica.leases.get(tenant_id, 0), replica.believed.get(tenant_id, 0))
+
+
 def _immovable(replica: Replica, tenant_id: str) -> int:
     """Returns the slots that no split can take from a tenant at a replica."""
-    use = replica.report.tenants.get(tenant_id, TenantUse())
-    return use.reserved_slots if replica.connected else replica.leases.get(tenant_id, 0)
+    reserved = replica.report.tenants.get(tenant_id, TenantUse()).reserved_slots if replica.connected else 0
+    return max(reserved, replica.believed.get(tenant_id, 0))

@@ -183,17 +183,30 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUse:
-    """A tenant's use and demand at one replica; slots and request counts."""
+    """A tenant's use and demand at one replica; slots and request counts.
+
+    Attributes:
+        leased_slots: What an earlier stream's lease still allows; counts in the first report of a stream.
+        squeezed_slots: What running requests gave up when they were squeezed.
+    """
 
     reserved_slots: int = 0
     wanted_slots: int = 0
     active_requests: int = 0
     refused_requests: int = 0
+    leased_slots: int = 0
+    queued_requests: int = 0
+    squeezed_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a replica says of itself; slots, and bytes per slot."""
+    """What a replica says of itself; slots, and bytes per slot.
+
+    Attributes:
+        applied_seq: The last answer on its stream that is in force; None where it does not say.
+        incremental: It is leased only the tenants that it names.
+    """
 
     replica_id: str
     model: str = ""
@@ -202,3 +215,5 @@ class Report:
     bytes_per_slot: int = 0
     profile_id: str = ""
     tenants: Mapping[str, TenantUse] = field(default_factory=dict)
+    applied_seq: int | None = None
+    incremental: bool = False

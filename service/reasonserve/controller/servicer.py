@@ -12,7 +12,7 @@ from reasonserve.controller.keys import make_key
 from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Key
 from reasonserve.controller.translate import answered, from_tenant, to_tenant
-from reasonserve.controller.usage import tenant_usage
+from reasonserve.controller.usage import all_usage, in_turns, tenant_usage
 from reasonserve.errors import NotFoundError
 
 
@@ -47,7 +47,9 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
     @answered
     async def ListTenants(self, request: tenant_pb.ListTenantsRequest) -> tenant_pb.ListTenantsResponse:
         """Lists all tenants by id."""
-        return tenant_pb.ListTenantsResponse(tenants=map(self._stored, sorted(self._ledger.state.tenants)))
+        state = self._ledger.state
+        stored = [(state.tenants[t], state.keys_of(t)) for t in sorted(state.tenants)]
+        return tenant_pb.ListTenantsResponse(tenants=await in_turns(lambda pair: from_tenant(*pair), stored))
 
     @answered
     async def UpdateTenant(self, request: tenant_pb.UpdateTenantRequest) -> tenant_pb.UpdateTenantResponse:
@@ -92,10 +94,10 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
     async def ListTenantUsage(self, request: tenant_pb.ListTenantUsageRequest) -> tenant_pb.ListTenantUsageResponse:
         """Lists what tenants hold and want."""
         await self._controller.expire()
-        state = self._ledger.state
-        chosen = [request.tenant_id] if request.tenant_id else sorted(state.tenants)
-        usage = [tenant_usage(self._ledger, state.tenant(tenant_id)) for tenant_id in chosen]
-        return tenant_pb.ListTenantUsageResponse(usage=usage)
+        if not request.tenant_id:
+            return await all_usage(self._ledger)
+        tenant = self._ledger.state.tenant(request.tenant_id)
+        return tenant_pb.ListTenantUsageResponse(usage=[tenant_usage(self._ledger, tenant)])
 
     def _stored(self, tenant_id: str) -> tenant_pb.Tenant:
         state = self._ledger.state

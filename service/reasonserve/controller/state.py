@@ -23,6 +23,10 @@ class State:
         self._revision = snapshot.revision
         self._tenants = {tenant.tenant_id: tenant for tenant in snapshot.tenants}
         self._keys = {key.key_id: key for key in snapshot.keys}
+        self._keys_of: dict[str, set[str]] = {}
+        for key in snapshot.keys:
+            self._keys_of.setdefault(key.tenant_id, set()).add(key.key_id)
+        self._guaranteed = sum(tenant.guaranteed_slots for tenant in snapshot.tenants)
         self._profiles = {profile.profile_id: profile for profile in snapshot.profiles}
         self._active = dict(snapshot.active)
         self._epochs = dict(snapshot.epochs)
@@ -37,6 +41,11 @@ class State:
     def tenants(self) -> Mapping[str, Tenant]:
         """Tenants by id."""
         return self._tenants
+
+    @property
+    def guaranteed_slots(self) -> int:
+        """Sum of all guarantees."""
+        return self._guaranteed
 
     @property
     def profiles(self) -> Mapping[str, Profile]:
@@ -62,7 +71,7 @@ class State:
 
     def keys_of(self, tenant_id: str) -> tuple[Key, ...]:
         """Returns a tenant's keys by id."""
-        return tuple(self._keys[k] for k in sorted(self._keys) if self._keys[k].tenant_id == tenant_id)
+        return tuple(self._keys[k] for k in sorted(self._keys_of.get(tenant_id, ())))
 
     def profile(self, profile_id: str) -> Profile:
         """Returns a profile.
@@ -115,6 +124,9 @@ class State:
     def check_integrity(self) -> None:
         """Asserts that every reference resolves and no revision lies in the future."""
         assert all(key.tenant_id in self._tenants for key in self._keys.values()), "a key without its tenant"
+        indexed = {(key_id, tenant_id) for tenant_id, ids in self._keys_of.items() for key_id in ids}
+        assert indexed == {(k, key.tenant_id) for k, key in self._keys.items()}, "a wrong index of keys"
+        assert self._guaranteed == sum(t.guaranteed_slots for t in self._tenants.values()), "a wrong sum of guarantees"
         for fingerprint, profile_id in self._active.items():
             assert self._profiles[profile_id].model_fingerprint == fingerprint, "a profile active for another model"
         revisions = [t.revision for t in self._tenants.values()] + [p.revision for p in self._profiles.values()]
@@ -123,14 +135,19 @@ class State:
     def _apply(self, event: Event, revision: int) -> None:
         match event:
             case records.TenantCreated(tenant) | records.TenantUpdated(tenant):
+                stored = self._tenants.get(tenant.tenant_id)
+                self._guaranteed += tenant.guaranteed_slots - (stored.guaranteed_slots if stored else 0)
                 self._tenants[tenant.tenant_id] = tenant
             case records.TenantGone(tenant_id):
-                del self._tenants[tenant_id]
-                self._keys = {k: key for k, key in self._keys.items() if key.tenant_id != tenant_id}
+                self._guaranteed -= self._tenants.pop(tenant_id).guaranteed_slots
+                for key_id in self._keys_of.pop(tenant_id, ()):
+                    del self._keys[key_id]
             case records.KeyPut(key):
                 self._keys[key.key_id] = key
-            case records.KeyGone(key_id, _):
+                self._keys_of.setdefault(key.tenant_id, set()).add(key.key_id)
+            case records.KeyGone(key_id, tenant_id):
                 del self._keys[key_id]
+                self._keys_of[tenant_id].discard(key_id)
             case records.ProfilePut(profile):
                 self._profiles[profile.profile_id] = profile
             case records.ProfileActive(profile):

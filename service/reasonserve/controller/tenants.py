@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from reasonserve.controller.records import Tenant
 from reasonserve.errors import InvalidRequestError, PreconditionError
 
 MIN_REQUEST_TOKENS = 32
+MAX_WEIGHT = 100_000
 MUTABLE_FIELDS = ("display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget")
 _TENANT_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MAX_DISPLAY_NAME = 256
@@ -29,7 +30,8 @@ def check_tenant(tenant: Tenant) -> None:
         )
     if len(tenant.display_name) > _MAX_DISPLAY_NAME:
         raise _invalid("display_name", f"{len(tenant.display_name)} characters", f"at most {_MAX_DISPLAY_NAME}")
-    _check_at_least("weight", tenant.weight, 1)
+    if not 1 <= tenant.weight <= MAX_WEIGHT:
+        raise _invalid("weight", str(tenant.weight), f"1 to {MAX_WEIGHT}")
     _check_at_least("guaranteed_slots", tenant.guaranteed_slots, 0)
     _check_at_least("limit_slots", tenant.limit_slots, tenant.guaranteed_slots, "guaranteed_slots")
     budget = tenant.request_budget
@@ -38,29 +40,28 @@ def check_tenant(tenant: Tenant) -> None:
     _check_at_least("request_budget.max_tokens", budget.max_tokens, budget.default_tokens, "default_tokens")
 
 
-def overcommit(tenants: Iterable[Tenant], capacity_slots: int) -> str:
+def overcommit(guaranteed_slots: int, capacity_slots: int) -> str:
     """Returns by how much the guarantees exceed the capacity and what to do, or an empty text.
 
     Args:
-        tenants: All tenants.
+        guaranteed_slots: Sum of all guarantees.
         capacity_slots: What the cluster holds; 0 when it is not known, which passes.
     """
-    guaranteed = sum(tenant.guaranteed_slots for tenant in tenants)
-    if not 0 < capacity_slots < guaranteed:
+    if not 0 < capacity_slots < guaranteed_slots:
         return ""
     return (
-        f"The tenants' guarantees sum to {guaranteed} slots, {guaranteed - capacity_slots} more than the "
+        f"The tenants' guarantees sum to {guaranteed_slots} slots, {guaranteed_slots - capacity_slots} more than the "
         f"{capacity_slots} that the cluster holds: lower guaranteed_slots or add replicas."
     )
 
 
-def check_guarantees(tenants: Iterable[Tenant], capacity_slots: int) -> None:
+def check_guarantees(guaranteed_slots: int, capacity_slots: int) -> None:
     """Refuses guarantees that the cluster cannot hold together; arguments as for `overcommit`.
 
     Raises:
         PreconditionError: The guarantees exceed the capacity.
     """
-    message = overcommit(tenants, capacity_slots)
+    message = overcommit(guaranteed_slots, capacity_slots)
     if message:
         raise PreconditionError(
             f"{message} Or set allow_overcommit to accept that not all can be met at once.",

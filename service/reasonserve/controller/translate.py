@@ -19,6 +19,19 @@ from reasonserve.errors import InvalidRequestError
 
 _LOG = logging.getLogger(__name__)
 _MAX_REPLICA_ID = 128
+_MAX_NAME = 4096
+MAX_SLOTS = 2**31 - 1
+"""Of a replica; the split counts on it, and no pool comes near it."""
+_MAX_COUNT = 2**53
+_USE_FIELDS = {
+    "reserved_slots": MAX_SLOTS,
+    "wanted_slots": _MAX_COUNT,
+    "active_requests": _MAX_COUNT,
+    "refused_requests": _MAX_COUNT,
+    "leased_slots": MAX_SLOTS,
+    "queued_requests": _MAX_COUNT,
+    "squeezed_slots": MAX_SLOTS,
+}
 
 _Servicer = TypeVar("_Servicer")
 _Request = TypeVar("_Request")
@@ -106,9 +119,14 @@ def to_report(message: lease_pb.LeaseRequest) -> Report:
             f"replica_id: given {len(message.replica_id)} characters; allowed are 1 to {_MAX_REPLICA_ID}.",
             field="replica_id",
         )
-    _check_at_least("capacity_slots", message.capacity_slots, 1)
-    _check_at_least("used_slots", message.used_slots, 0)
-    _check_at_least("bytes_per_slot", message.bytes_per_slot, 0)
+    _check_range("capacity_slots", message.capacity_slots, 1, MAX_SLOTS)
+    _check_range("used_slots", message.used_slots, 0, MAX_SLOTS)
+    _check_range("bytes_per_slot", message.bytes_per_slot, 0, MAX_SLOTS)
+    for name in ("model", "profile_id"):
+        if len(getattr(message, name)) > _MAX_NAME:
+            raise InvalidRequestError(
+                f"{name}: given {len(getattr(message, name))} characters; allowed are at most {_MAX_NAME}.", field=name
+            )
     return Report(
         replica_id=message.replica_id,
         model=message.model,
@@ -117,6 +135,8 @@ def to_report(message: lease_pb.LeaseRequest) -> Report:
         bytes_per_slot=message.bytes_per_slot,
         profile_id=message.profile_id,
         tenants=_to_uses(message.tenants),
+        applied_seq=message.applied_seq if message.HasField("applied_seq") else None,
+        incremental=message.incremental,
     )
 
 
@@ -133,17 +153,12 @@ def _to_uses(demands: Iterable[lease_pb.TenantDemand]) -> dict[str, TenantUse]:
                 f"tenants[{i}].tenant_id: {demand.tenant_id[:80]!r} is given twice; report each tenant once.",
                 field=f"tenants[{i}].tenant_id",
             )
-        for name in ("reserved_slots", "wanted_slots", "active_requests", "refused_requests"):
-            _check_at_least(f"tenants[{i}].{name}", getattr(demand, name), 0)
-        uses[demand.tenant_id] = TenantUse(
-            reserved_slots=demand.reserved_slots,
-            wanted_slots=demand.wanted_slots,
-            active_requests=demand.active_requests,
-            refused_requests=demand.refused_requests,
-        )
+        for name, most in _USE_FIELDS.items():
+            _check_range(f"tenants[{i}].{name}", getattr(demand, name), 0, most)
+        uses[demand.tenant_id] = TenantUse(**{name: getattr(demand, name) for name in _USE_FIELDS})
     return uses
 
 
-def _check_at_least(field: str, value: int, least: int) -> None:
-    if value < least:
-        raise InvalidRequestError(f"{field}: given {value}; allowed is at least {least}.", field=field)
+def _check_range(field: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise InvalidRequestError(f"{field}: given {value}; allowed is {least} to {most}.", field=field)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from reasonserve.api.v1 import cluster_service_pb2 as cluster_pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
@@ -11,39 +14,82 @@ from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Tenant, TenantUse
 from reasonserve.controller.translate import wall_ns
 
+_Item = TypeVar("_Item")
+_Message = TypeVar("_Message")
+_TURN = 500
+# What is summed over replicas, and the most that the field holds.
+_SUMS = {
+    **dict.fromkeys(("leased_slots", "reserved_slots", "wanted_slots", "squeezed_slots"), 2**63 - 1),
+    **dict.fromkeys(("active_requests", "queued_requests"), 2**31 - 1),
+    "refused_requests": 2**63 - 1,
+}
 
-def cluster_status(ledger: Ledger, *, now: float) -> cluster_pb.GetClusterStatusResponse:
+
+async def cluster_status(ledger: Ledger, *, now: float) -> cluster_pb.GetClusterStatusResponse:
     """Writes the cluster as last reported.
 
     Args:
         ledger: The state.
         now: The clock that leases run on, in seconds.
     """
-    replicas, tenants = ledger.leases.replicas, ledger.state.tenants
-    return cluster_pb.GetClusterStatusResponse(
+    replicas = sorted(ledger.leases.replicas.items())
+    response = cluster_pb.GetClusterStatusResponse(
         revision=ledger.state.revision,
-        replicas=[_replica_status(replicas[replica_id], now) for replica_id in sorted(replicas)],
-        tenants=[_tenant_status(ledger, tenants[tenant_id]) for tenant_id in sorted(tenants)],
-        capacity_slots=sum(replica.report.capacity_slots for replica in replicas.values()),
+        capacity_slots=sum(replica.report.capacity_slots for _, replica in replicas),
         declared_capacity_slots=ledger.declared_slots,
         warning=ledger.warning,
     )
+    parts, tenants = _parts_by_tenant(replica for _, replica in replicas), _tenants_by_id(ledger)
+    response.replicas.extend([_replica_status(replica, now) for _, replica in replicas])
+    response.tenants.extend(await in_turns(lambda tenant: _tenant_status(tenant, parts[tenant.tenant_id]), tenants))
+    return response
+
+
+async def all_usage(ledger: Ledger) -> tenant_pb.ListTenantUsageResponse:
+    """Writes what every tenant holds and wants, over the cluster and per replica."""
+    parts = _parts_by_tenant(replica for _, replica in sorted(ledger.leases.replicas.items()))
+    usage = await in_turns(lambda tenant: _tenant_usage(tenant, parts[tenant.tenant_id]), _tenants_by_id(ledger))
+    return tenant_pb.ListTenantUsageResponse(usage=usage)
 
 
 def tenant_usage(ledger: Ledger, tenant: Tenant) -> tenant_pb.TenantUsage:
     """Writes what a tenant holds and wants, over the cluster and per replica."""
+    t = tenant.tenant_id
     ordered = [replica for _, replica in sorted(ledger.leases.replicas.items())]
-    parts = [_replica_usage(replica, tenant.tenant_id) for replica in ordered]
+    return _tenant_usage(tenant, [replica for replica in ordered if t in replica.report.tenants or t in replica.leases])
+
+
+async def in_turns(write: Callable[[_Item], _Message], items: Sequence[_Item]) -> list[_Message]:
+    """Writes a message for each item, and lets others have their turn in between."""
+    messages: list[_Message] = []
+    for start in range(0, len(items), _TURN):
+        messages += map(write, items[start : start + _TURN])
+        await asyncio.sleep(0)
+    return messages
+
+
+def _tenants_by_id(ledger: Ledger) -> list[Tenant]:
+    tenants = ledger.state.tenants
+    return [tenants[tenant_id] for tenant_id in sorted(tenants)]
+
+
+def _parts_by_tenant(replicas: Iterable[Replica]) -> defaultdict[str, list[Replica]]:
+    """Returns the replicas that have anything to say of each tenant, in order."""
+    parts: defaultdict[str, list[Replica]] = defaultdict(list)
+    for replica in replicas:
+        for tenant_id in replica.report.tenants.keys() | replica.leases.keys():
+            parts[tenant_id].append(replica)
+    return parts
+
+
+def _tenant_usage(tenant: Tenant, replicas: Iterable[Replica]) -> tenant_pb.TenantUsage:
+    parts = [_replica_usage(replica, tenant.tenant_id) for replica in replicas]
     return tenant_pb.TenantUsage(
         tenant_id=tenant.tenant_id,
         guaranteed_slots=tenant.guaranteed_slots,
         limit_slots=tenant.limit_slots,
-        leased_slots=sum(part.leased_slots for part in parts),
-        reserved_slots=sum(part.reserved_slots for part in parts),
-        wanted_slots=sum(part.wanted_slots for part in parts),
-        active_requests=sum(part.active_requests for part in parts),
-        refused_requests=sum(part.refused_requests for part in parts),
         replicas=[part for part in parts if _is_known(part)],
+        **{name: min(most, sum(getattr(part, name) for part in parts)) for name, most in _SUMS.items()},
     )
 
 
@@ -58,12 +104,14 @@ def _replica_usage(replica: Replica, tenant_id: str) -> tenant_pb.ReplicaUsage:
         wanted_slots=use.wanted_slots,
         active_requests=use.active_requests,
         refused_requests=use.refused_requests,
+        queued_requests=use.queued_requests,
+        squeezed_slots=use.squeezed_slots,
     )
 
 
 def _is_known(part: tenant_pb.ReplicaUsage) -> bool:
     """Returns whether a replica has anything to say of the tenant."""
-    return any((part.leased_slots, part.reserved_slots, part.wanted_slots, part.refused_requests))
+    return any(getattr(part, name) for name in _SUMS)
 
 
 def _replica_status(replica: Replica, now: float) -> cluster_pb.ReplicaStatus:
@@ -74,7 +122,7 @@ def _replica_status(replica: Replica, now: float) -> cluster_pb.ReplicaStatus:
         capacity_slots=report.capacity_slots,
         reserved_slots=sum(use.reserved_slots for use in report.tenants.values()),
         used_slots=report.used_slots,
-        active_requests=sum(use.active_requests for use in report.tenants.values()),
+        active_requests=min(_SUMS["active_requests"], sum(use.active_requests for use in report.tenants.values())),
         bytes_per_slot=report.bytes_per_slot,
         profile_id=report.profile_id,
     )
@@ -82,18 +130,14 @@ def _replica_status(replica: Replica, now: float) -> cluster_pb.ReplicaStatus:
     return message
 
 
-def _tenant_status(ledger: Ledger, tenant: Tenant) -> cluster_pb.TenantStatus:
-    uses = _uses(ledger.leases.replicas.values(), tenant.tenant_id)
+def _tenant_status(tenant: Tenant, replicas: Iterable[Replica]) -> cluster_pb.TenantStatus:
+    usage = _tenant_usage(tenant, replicas)
     return cluster_pb.TenantStatus(
         tenant_id=tenant.tenant_id,
-        reserved_slots=sum(use.reserved_slots for use in uses),
-        leased_slots=sum(replica.leases.get(tenant.tenant_id, 0) for replica in ledger.leases.replicas.values()),
+        reserved_slots=usage.reserved_slots,
+        leased_slots=usage.leased_slots,
         guaranteed_slots=tenant.guaranteed_slots,
         limit_slots=tenant.limit_slots,
-        active_requests=sum(use.active_requests for use in uses),
-        refused_requests=sum(use.refused_requests for use in uses),
+        active_requests=usage.active_requests,
+        refused_requests=usage.refused_requests,
     )
-
-
-def _uses(replicas: Iterable[Replica], tenant_id: str) -> list[TenantUse]:
-    return [use for replica in replicas if (use := replica.report.tenants.get(tenant_id)) is not None]

@@ -89,6 +89,7 @@ class Replica:
             model=config.model,
             chunk_delay_s=config.replicas.chunk_delay_ms / 1000,
             figures=figures,
+            records_content=config.telemetry.record_content,
         )
         self._gauges = Gauges(
             figures, admission=admission, handshake=handshake, load=self._engine.load, lease=self._lease

@@ -34,6 +34,7 @@ class ReplicaService:
         model: Name of the served model.
         chunk_delay_s: New tokens wait at most this long for the next ones, to share a message.
         figures: Counts what happens.
+        records_content: Prompts and answers go into spans.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ReplicaService:
         model: str,
         chunk_delay_s: float = 0.0,
         figures: Figures,
+        records_content: bool = False,
     ) -> None:
         self._engine = engine
         self._intake = Intake(engine, model)
@@ -53,6 +55,7 @@ class ReplicaService:
         self._watch = watch
         self._model = model
         self._figures = figures
+        self._records_content = records_content
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
         """Yields the output as it grows; an error is the last item, not an exception.
@@ -90,7 +93,8 @@ class ReplicaService:
         """Runs one output of an admitted request under the engine's span."""
         profile_id = self._engine.handshake.profile_id if needs_profile(grant.kv.method) else ""
         figures = self._figures.output(call.tenant_id, grant.kv.method)
-        with spans.inference(call, request, model=self._model) as span:
+        inference = spans.inference(call, request, model=self._model, records_content=self._records_content)
+        with inference as span:
             async with aclosing(self._engine.generate(request)) as chunks:
                 while True:
                     with self._watch.guard():

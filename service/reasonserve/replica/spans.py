@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import trace
@@ -12,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind
 from reasonserve.errors import BudgetExhaustedError
 from reasonserve.kv import RoundEvent
 from reasonserve.replica.admission import Grant
-from reasonserve.replica.messages import ChatInput, GenerateCall
+from reasonserve.replica.messages import ChatInput, GenerateCall, Input, PromptInput
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
 from reasonserve.telemetry import names
 from reasonserve.telemetry.tracing import mark_failed
@@ -57,10 +58,12 @@ class InferenceSpan:
 
     Args:
         span: Where figures go.
+        keeps_text: The answer goes there too.
     """
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, *, keeps_text: bool = False) -> None:
         self._span = span
+        self._text: list[str] | None = [] if keeps_text else None
         self._rounds = 0
         self._squeezes = 0
         self._phases = _Phases(span)
@@ -68,6 +71,8 @@ class InferenceSpan:
     def record(self, chunk: EngineChunk, *, profile_id: str) -> None:
         """Adds an event for each new round and squeeze and, on the last chunk, the request's figures."""
         self._phases.advance(chunk)
+        if self._text is not None:
+            self._text.append(chunk.text)
         for event in chunk.kv.rounds[self._rounds :]:
             self._span.add_event(names.EVENT_ROUND, _round_attributes(event), int(event.unix_time_s * 1e9))
         self._rounds = len(chunk.kv.rounds)
@@ -87,6 +92,9 @@ class InferenceSpan:
                     names.KV_PROFILE: profile_id,
                 }
             )
+            if self._text is not None:
+                answer = [("assistant", "".join(self._text))]
+                self._span.set_attribute(names.OUTPUT_MESSAGES, _messages(answer, finish_reason=chunk.finish_reason))
 
     def end(self) -> None:
         """Ends the span and the phase it is in."""
@@ -99,6 +107,7 @@ class _Phases:
 
     def __init__(self, span: Span) -> None:
         self._tracer = trace.get_tracer(names.TRACER)
+        self._span = span
         self._context = trace.set_span_in_context(span)
         self._began_ns = time.time_ns()
         self._queue: Span | None = self._start(names.SPAN_ENGINE_QUEUE, self._began_ns)
@@ -113,6 +122,7 @@ class _Phases:
         ran_ns = min(max(int(chunk.kv.scheduled_unix_s * 1e9), self._began_ns), now_ns)
         self._queue.end(ran_ns)
         self._queue = None
+        self._span.set_attribute(names.TIME_TO_FIRST_CHUNK, (now_ns - self._began_ns) / 1e9)
         self._start(names.SPAN_ENGINE_PREFILL, ran_ns).end(now_ns)
         self._decode = self._start(names.SPAN_ENGINE_DECODE, now_ns)
 
@@ -127,7 +137,9 @@ class _Phases:
 
 
 @contextmanager
-def inference(call: GenerateCall, request: EngineRequest, *, model: str) -> Iterator[InferenceSpan]:
+def inference(
+    call: GenerateCall, request: EngineRequest, *, model: str, records_content: bool = False
+) -> Iterator[InferenceSpan]:
     """Runs its body under the engine's span.
 
     The span is not made current: the body is an async generator, and its caller's context must not change
@@ -137,21 +149,11 @@ def inference(call: GenerateCall, request: EngineRequest, *, model: str) -> Iter
     span = trace.get_tracer(names.TRACER).start_span(
         names.inference_span_name(operation, model),
         kind=SpanKind.CLIENT,
-        attributes={
-            names.OPERATION: operation,
-            names.PROVIDER: names.PROVIDER_NAME,
-            names.REQUEST_MODEL: model,
-            names.REQUEST_MAX_TOKENS: request.sampling.max_new_tokens,
-            names.REQUEST_TEMPERATURE: request.sampling.temperature,
-            names.REQUEST_TOP_P: request.sampling.top_p,
-            names.REQUEST_ID: call.request_id,
-            names.TENANT_ID: call.tenant_id,
-            names.KV_METHOD: request.kv.method,
-            names.KV_BUDGET_TOKENS: request.kv.budget_tokens,
-            names.KV_PROMPT_MODE: request.kv.prompt_mode,
-        },
+        attributes=_request_attributes(call, request, operation, model),
     )
-    inference_span = InferenceSpan(span)
+    if records_content:
+        span.set_attribute(names.INPUT_MESSAGES, input_messages(call.input))
+    inference_span = InferenceSpan(span, keeps_text=records_content)
     try:
         yield inference_span
     except BaseException as error:  # a cancelled request ends its span as well
@@ -159,6 +161,49 @@ def inference(call: GenerateCall, request: EngineRequest, *, model: str) -> Iter
         raise
     finally:
         inference_span.end()
+
+
+def _request_attributes(
+    call: GenerateCall, request: EngineRequest, operation: str, model: str
+) -> dict[str, str | int | float]:
+    sampling = request.sampling
+    given = {
+        names.REQUEST_SEED: sampling.seed,
+        names.REQUEST_TOP_K: sampling.top_k if sampling.top_k > 0 else None,
+        names.REQUEST_FREQUENCY_PENALTY: sampling.frequency_penalty or None,
+        names.REQUEST_PRESENCE_PENALTY: sampling.presence_penalty or None,
+        names.REQUEST_CHOICE_COUNT: call.num_outputs if call.num_outputs > 1 else None,
+    }
+    return {
+        names.OPERATION: operation,
+        names.PROVIDER: names.PROVIDER_NAME,
+        names.REQUEST_MODEL: model,
+        names.RESPONSE_MODEL: model,
+        names.RESPONSE_ID: call.request_id,
+        names.REQUEST_MAX_TOKENS: sampling.max_new_tokens,
+        names.REQUEST_TEMPERATURE: sampling.temperature,
+        names.REQUEST_TOP_P: sampling.top_p,
+        names.REQUEST_ID: call.request_id,
+        names.TENANT_ID: call.tenant_id,
+        names.KV_METHOD: request.kv.method,
+        names.KV_BUDGET_TOKENS: request.kv.budget_tokens,
+        names.KV_PROMPT_MODE: request.kv.prompt_mode,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def input_messages(given: Input) -> str:
+    """Returns an input as the conventions' JSON of messages; token ids have no text."""
+    if isinstance(given, ChatInput):
+        return _messages(given.messages)
+    return _messages([("user", given.text)] if isinstance(given, PromptInput) else [])
+
+
+def _messages(messages: Sequence[tuple[str, str]], **more: str) -> str:
+    return json.dumps(
+        [{"role": role, "parts": [{"type": "text", "content": text}]} | more for role, text in messages],
+        ensure_ascii=False,
+    )
 
 
 def _round_attributes(event: RoundEvent) -> dict[str, int | float | tuple[float, ...]]:

@@ -1,7 +1,7 @@
 """Every span, attribute and event of ReasonServe, as data.
 
 Generative-AI names follow the OpenTelemetry GenAI conventions as they stand today (status: development);
-the rest is under ``reasonserve.``. No prompt and no output text is ever recorded.
+the rest is under ``reasonserve.``. Prompts and answers are recorded only where `telemetry.record_content` asks for it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,20 @@ REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
 REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
 REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+REQUEST_TOP_K: Final = "gen_ai.request.top_k"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
+REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
+REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_ID: Final = "gen_ai.response.id"
+TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 ERROR_TYPE: Final = "error.type"
 
 PROVIDER_NAME: Final = "sglang"
@@ -38,7 +49,6 @@ OPERATION_COMPLETION: Final = "text_completion"
 # Own attributes.
 REQUEST_ID: Final = "reasonserve.request.id"
 TENANT_ID: Final = "reasonserve.tenant.id"
-CACHED_TOKENS: Final = "reasonserve.usage.cached_tokens"
 KV_METHOD: Final = "reasonserve.kv.method"
 KV_BUDGET_TOKENS: Final = "reasonserve.kv.budget_tokens"
 KV_PROMPT_MODE: Final = "reasonserve.kv.prompt_mode"

@@ -22,7 +22,6 @@ class TelemetrySettings(BaseSettings):
         trace_file: Spans are appended here as JSON lines.
         otlp_endpoint: Spans go to this OTLP/gRPC collector; ``https://`` turns TLS on.
         sampling_ratio: Share of the traces begun here that are kept.
-        record_content: Prompts and answers go into spans.
         log_format: One JSON object a line, or text.
         log_file: Log lines are appended here; None is the standard error stream.
         max_tenant_labels: Tenants that get a label of their own in metrics.
@@ -33,7 +32,6 @@ class TelemetrySettings(BaseSettings):
     trace_file: Path | None = None
     otlp_endpoint: str | None = None
     sampling_ratio: float = 1.0
-    record_content: bool = False
     log_format: Literal["text", "json"] = "text"
     log_file: Path | None = None
     max_tenant_labels: int = 64

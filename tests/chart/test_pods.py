@@ -145,3 +145,9 @@ def test_ray_is_told_whether_it_asks_for_a_token(chart):
         assert render.cluster.get("authOptions") == options
         (container,) = render.pods()["head"]["spec"]["containers"]
         assert {item["name"]: item.get("value") for item in container["env"]}.get("RAY_AUTH_MODE") == mode
+
+
+def test_every_ray_node_has_the_variables_that_are_added(chart):
+    pods = chart.render({"ray": {"environment": {"NCCL_DEBUG": "INFO"}}}).pods()
+    for name in ("head", "gateway", "gpu"):
+        assert {"name": "NCCL_DEBUG", "value": "INFO"} in pods[name]["spec"]["containers"][0]["env"]

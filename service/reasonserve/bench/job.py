@@ -43,7 +43,8 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
 
     Args:
         job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``; optionally
-            ``environment`` of the process and the ``module`` that runs it in place of this one.
+            ``environment`` of the process, the ``module`` that runs it in place of this one, and SGLang's own
+            ``arguments`` over ours.
         folder: Where job, log and results are written.
         timeout_s: The process is killed after this long.
 
@@ -91,15 +92,14 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
     )
     tokens: list[int] = []
     held: list[int] = []
-    change = request.get("set_budget")
+    changes = list(request.get("set_budget", ()))
     stream, made = engine.generate(call), 0
     try:
         async for chunk in stream:
             tokens += chunk.token_ids
             held.append(chunk.kv.held_slots)
-            if change and len(tokens) >= change["after"]:
-                await engine.set_budget(call.request_id, change["to"])
-                change = None
+            if changes and len(tokens) >= changes[0]["after"]:
+                await engine.set_budget(call.request_id, changes.pop(0)["to"])
             if len(tokens) >= request.get("abort_after", sys.maxsize):
                 made = await _abort(engine, call.request_id, stream)
                 break
@@ -145,10 +145,10 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
         return engine, engine.tokenizer_manager, engine.loop
     from reasonserve.replica.sglang_engine import create
 
-    section = {"dtype": job["dtype"], "pool_slots": job["pool_slots"], "strict_checks": job.get("strict_checks", True)}
+    section = {key: job[key] for key in ("dtype", "pool_slots", "strict_checks", "context_length") if key in job}
     config = ServiceConfig.from_mapping({"engine": section})
     profile = job.get("profile") or shipped_profile(fingerprint(Path(job["model"])))
-    ours = create(config, job["model"], profile)
+    ours = create(config, job["model"], profile, arguments=job.get("arguments"))
     return ours, ours._manager, ours._engine.loop
 
 

@@ -218,7 +218,7 @@ def _mixed(
     if chance < 0.10:
         request["abort_after"] = random_.randrange(1, tokens + 1)
     elif chance < 0.15 and method != "full":
-        request["set_budget"] = {"after": tokens // 2, "to": random_.randint(MIN_BUDGET_TOKENS, budget)}
+        request["set_budget"] = [{"after": tokens // 2, "to": random_.randint(MIN_BUDGET_TOKENS, budget)}]
     elif chance < 0.17:
         request |= {"refused": True, "kv": {"method": "r-kv", "budget_tokens": MIN_BUDGET_TOKENS - 1}}
     return request

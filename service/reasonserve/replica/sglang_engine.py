@@ -28,13 +28,16 @@ _PROMPT_END_TOKENS = 16
 """Enough of a rendered conversation to see whether it ends inside a block of reasoning."""
 
 
-def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> SglangEngine:
+def create(
+    config: ServiceConfig, model_path: str, profile_json: str | None, *, arguments: Mapping[str, Any] | None = None
+) -> SglangEngine:
     """Starts SGLang and checks that the plugin is in place.
 
     Args:
         config: The cluster's configuration.
         model_path: Folder of the model.
         profile_json: Layer profile as uploaded; None serves without layer budgets.
+        arguments: Arguments of SGLang's over those of the configuration, for comparisons.
 
     Raises:
         StartupError: SGLang did not start, or would serve uncompressed.
@@ -45,7 +48,7 @@ def create(config: ServiceConfig, model_path: str, profile_json: str | None) -> 
 
     try:
         with without_signal_handlers():
-            engine = sglang.Engine(**engine_arguments(config.engine, model_path))
+            engine = sglang.Engine(**engine_arguments(config.engine, model_path) | dict(arguments or {}))
     except (Exception, SystemExit) as error:
         raise StartupError(f"SGLang did not start: {error}. The replica's log has the whole story.") from error
     info = engine._scheduler_init_result.scheduler_infos[0]

@@ -68,7 +68,7 @@ def triple_of(method: Method) -> Triple | None:
     try:
         return parse_method(method)
     except MethodError as error:
-        raise ValueError(f"kv.{error}; full is no compression.") from None
+        raise ValueError(f"kv.method is not known: {error}; full is no compression.") from None
 
 
 def check_prompt_mode(method: Method, prompt_mode: PromptModeName) -> None:

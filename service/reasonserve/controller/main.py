@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,8 @@ import typer
 from reasonserve.controller.process import LeadershipLostError, Options, serve
 from reasonserve.controller.tls import TlsFiles
 from reasonserve.errors import StartupError
+from reasonserve.telemetry.logs import set_up_logging
+from reasonserve.telemetry.settings import TelemetrySettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,12 +35,10 @@ CapacitySlots = Annotated[
 ]
 
 
-class OneLine(logging.Formatter):
-    """A record is one line, whatever its message or traceback holds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Formats a record and folds its lines."""
-        return " | ".join(line.strip() for line in super().format(record).splitlines() if line.strip())
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Prometheus page at this port of --host. Default: no page."),
+]
 
 
 def run(
@@ -53,11 +52,10 @@ def run(
     port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0 takes a free one.")] = 9100,
     lease_ttl_s: Annotated[float, typer.Option(min=1, max=300, help="A lease lapses this long after a report.")] = 10.0,
     capacity_slots: CapacitySlots = 0,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Keeps tenants, budgets, keys and profiles, and leases KV memory to replicas."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    set_up_logging("controller")
     options = Options(
         host=host,
         port=port,
@@ -67,6 +65,8 @@ def run(
         tls=TlsFiles(cert=tls_cert_file, key=tls_key_file, client_ca=tls_client_ca_file),
         lease_ttl_s=lease_ttl_s,
         capacity_slots=capacity_slots,
+        metrics_port=metrics_port,
+        max_tenant_labels=TelemetrySettings().max_tenant_labels,
     )
     try:
         asyncio.run(serve(options))

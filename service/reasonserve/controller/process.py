@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2
 from reasonserve.controller.auth import Tokens
 from reasonserve.controller.core import Controller
 from reasonserve.controller.leadership import Leadership
+from reasonserve.controller.metrics import CountedStore, MetricsPage
 from reasonserve.controller.server import SERVICES, build_server
 from reasonserve.controller.store import Store
 from reasonserve.controller.tls import TlsFiles, server_credentials
@@ -46,6 +47,8 @@ class Options:
     tls: TlsFiles
     lease_ttl_s: float
     capacity_slots: int
+    metrics_port: int | None = None
+    max_tenant_labels: int = 64
 
     @property
     def check_s(self) -> float:
@@ -92,6 +95,7 @@ class _Process:
         self._leadership = leadership
         self._health = health_servicer
         self._store: Store | None = None
+        self._page: MetricsPage | None = None
         self._started = False
 
     async def start(self, server: grpc.aio.Server) -> None:
@@ -99,6 +103,13 @@ class _Process:
         await self._set_health(_NOT_SERVING)
         await server.start()
         self._started = True
+        if self._options.metrics_port is not None:
+            self._page = MetricsPage(
+                self._controller,
+                host=self._options.host,
+                port=self._options.metrics_port,
+                max_tenants=self._options.max_tenant_labels,
+            )
 
     async def run(self, port: int) -> None:
         """Runs until cancelled; `port` is what the server is bound to."""
@@ -106,7 +117,7 @@ class _Process:
         if not leads:
             _LOG.info("Listening on %s:%d and standing by: another controller leads.", self._options.host, port)
             await self._stand_by()
-        self._store = await asyncio.to_thread(Store, self._options.database_url)
+        self._store = await asyncio.to_thread(self._open_store)
         margin_s = 2 * self._options.check_s if self._leadership.contested else 0.0
         await self._controller.lead(self._store, margin_s=margin_s)
         await self._set_health(_SERVING)
@@ -122,9 +133,15 @@ class _Process:
             await self._health.enter_graceful_shutdown()
             self._controller.close()
             await server.stop(_GRACE_S)
+        if self._page is not None:
+            await asyncio.to_thread(self._page.close)
         if self._store is not None:
             self._store.close()
         self._leadership.close()
+
+    def _open_store(self) -> Store:
+        url = self._options.database_url
+        return CountedStore(url, self._page.recorder) if self._page is not None else Store(url)
 
     async def _stand_by(self) -> None:
         """Returns once it leads."""

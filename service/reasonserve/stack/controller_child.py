@@ -32,6 +32,7 @@ def command(config: ControllerConfig, paths: StatePaths) -> list[str]:
         *("--host", config.host, "--port", str(config.port)),
         *("--database-url", url, "--admin-token-file", str(paths.admin_token_file)),
         *("--lease-ttl-s", str(config.lease_ttl_s)),
+        *(("--metrics-port", str(config.metrics_port)) if config.metrics_port else ()),
     ]
 
 

@@ -127,11 +127,14 @@ MAY = {
 
 @pytest.mark.parametrize(("target", "port"), [(name, port) for name, ports in PORTS.items() for port in ports])
 def test_who_reaches_which_port(renders, target, port):
+    """Also where only the receiving end is closed: a caller's own policy is no protection."""
     render = renders["values-multi-tenant.yaml"]
-    expected = MAY.get((target, port), RAY if target in RAY else set())
-    assert {source for source in PARTIES if source != target and open_to(render, source, target, port)} == expected - {
-        target
-    }
+    policies = render.of_kind("NetworkPolicy")
+    others = {name: party for name, party in PARTIES.items() if name != target}
+    expected = MAY.get((target, port), RAY if target in RAY else set()) - {target}
+    arrive = {n for n, p in others.items() if allowed(policies, "Ingress", PARTIES[target], p, port, "TCP")}
+    assert arrive == expected
+    assert {name for name in others if open_to(render, name, target, port)} == expected
 
 
 LEAVES = {

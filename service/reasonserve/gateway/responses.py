@@ -93,4 +93,6 @@ def _kv(ending: Ending) -> pb.KvReport:
         evicted_cells=ending.evicted_cells,
         round_seconds=ending.round_seconds,
         squeezes=ending.squeezes,
+        wished_budget_tokens=ending.wished_tokens,
+        queued_seconds=ending.queued_s,
     )

@@ -264,7 +264,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., context_length: _Optional[int] = ..., vocab_size: _Optional[int] = ..., kv_methods: _Optional[_Iterable[str]] = ..., prompt_modes: _Optional[_Iterable[_Union[PromptMode, str]]] = ..., profile: _Optional[str] = ..., bytes_per_slot: _Optional[int] = ..., pool_slots: _Optional[int] = ..., grammar_backend: _Optional[str] = ..., reasoning_parser: _Optional[str] = ..., chat: _Optional[bool] = ...) -> None: ...
 
 class KvReport(_message.Message):
-    __slots__ = ("budget_tokens", "method", "profile", "peak_slots", "rounds", "kept_cells", "evicted_cells", "round_seconds", "squeezes")
+    __slots__ = ("budget_tokens", "method", "profile", "peak_slots", "rounds", "kept_cells", "evicted_cells", "round_seconds", "squeezes", "wished_budget_tokens", "queued_seconds")
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +274,8 @@ class KvReport(_message.Message):
     EVICTED_CELLS_FIELD_NUMBER: _ClassVar[int]
     ROUND_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SQUEEZES_FIELD_NUMBER: _ClassVar[int]
+    WISHED_BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_SECONDS_FIELD_NUMBER: _ClassVar[int]
     budget_tokens: int
     method: str
     profile: str
@@ -283,7 +285,9 @@ class KvReport(_message.Message):
     evicted_cells: int
     round_seconds: float
     squeezes: int
-    def __init__(self, budget_tokens: _Optional[int] = ..., method: _Optional[str] = ..., profile: _Optional[str] = ..., peak_slots: _Optional[int] = ..., rounds: _Optional[int] = ..., kept_cells: _Optional[int] = ..., evicted_cells: _Optional[int] = ..., round_seconds: _Optional[float] = ..., squeezes: _Optional[int] = ...) -> None: ...
+    wished_budget_tokens: int
+    queued_seconds: float
+    def __init__(self, budget_tokens: _Optional[int] = ..., method: _Optional[str] = ..., profile: _Optional[str] = ..., peak_slots: _Optional[int] = ..., rounds: _Optional[int] = ..., kept_cells: _Optional[int] = ..., evicted_cells: _Optional[int] = ..., round_seconds: _Optional[float] = ..., squeezes: _Optional[int] = ..., wished_budget_tokens: _Optional[int] = ..., queued_seconds: _Optional[float] = ...) -> None: ...
 
 class KvProgress(_message.Message):
     __slots__ = ("held_slots", "rounds")

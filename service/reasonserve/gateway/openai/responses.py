@@ -105,6 +105,8 @@ def kv_json(ending: Ending) -> Json:
         "evicted_cells": ending.evicted_cells,
         "round_seconds": ending.round_seconds,
         "squeezes": ending.squeezes,
+        "wished_budget_tokens": ending.wished_tokens,
+        "queued_seconds": ending.queued_s,
     }
 
 

@@ -68,10 +68,16 @@ def test_other_databases_have_their_own_leaders(claim, postgres):
     other.close()
 
 
-def test_on_sqlite_the_only_controller_leads(database_url):
-    alone = Leadership(database_url)
-    assert (alone.contested, alone.acquire(), alone.held()) == (False, True, True)
-    alone.close()
+def test_on_sqlite_the_first_controller_leads(database_url):
+    first, second = Leadership(database_url), Leadership(database_url)
+    assert (first.contested, first.acquire(), first.held(), second.acquire()) == (False, True, True, False)
+    first.close()
+    assert second.acquire()
+    second.close()
+
+
+def test_in_memory_everyone_leads():
+    assert all(Leadership(url).acquire() for url in ("sqlite://", "sqlite:///:memory:"))
 
 
 def test_an_unreachable_postgres_is_refused():
@@ -118,15 +124,17 @@ def _refusal(process, method, request):
     return status.from_rpc_error(caught.value)
 
 
-@pytest.fixture
-def pair(start, url):
+def _pair(start, url):
     options = ("--lease-ttl-s", str(TTL_S))
     return start(*options, database_url=url), start(*options, database_url=url)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_second_stands_by_and_takes_over(pair, number, record_property):
-    leader, standby = pair
+@pytest.mark.parametrize(
+    ("database", "number"),
+    [("postgresql", signal.SIGKILL), ("postgresql", signal.SIGTERM), ("sqlite", signal.SIGKILL)],
+)
+def test_the_second_stands_by_and_takes_over(request, start, database, number, record_property):
+    leader, standby = _pair(start, request.getfixturevalue("database_url" if database == "sqlite" else "url"))
     assert (_health(leader), _health(standby)) == (SERVING, NOT_SERVING)
     assert "standing by" in standby.lines[-1]
     create = pb.CreateTenantRequest(tenant=TENANT)
@@ -141,8 +149,8 @@ def test_the_second_stands_by_and_takes_over(pair, number, record_property):
     standby.call("DeleteTenant", pb.DeleteTenantRequest(tenant_id="acme"))
 
 
-def test_a_leader_that_lost_its_session_ends_and_one_leads(pair, postgres):
-    leader, standby = pair
+def test_a_leader_that_lost_its_session_ends_and_one_leads(start, url, postgres):
+    leader, standby = _pair(start, url)
     postgres.restart()
     code, log = leader.end()
     assert code == 3

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.json_format import Parse, ParseError
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.cli import client, options, tracing
@@ -35,6 +36,14 @@ def _known_method(name: str) -> str:
     return name
 
 
+def _known_options(text: str) -> str:
+    try:
+        Parse(text, pb.SamplingOptions())
+    except ParseError as error:
+        raise typer.BadParameter(f"{error} Give a JSON object of sampling options.") from None
+    return text
+
+
 Prompt = Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")]
 Chat = Annotated[bool, typer.Option("--chat/--raw", help="Use the model's chat template, or not.")]
 Budget = Annotated[
@@ -55,6 +64,15 @@ MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most 
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Makes the sampling reproducible.")]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end of the answer.")]
+More = Annotated[
+    str,
+    typer.Option(
+        "--sampling",
+        metavar="JSON",
+        callback=_known_options,
+        help="""Any other sampling option by its name in the API: '{"top_p": 0.9, "regex": "yes|no"}'.""",
+    ),
+]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")]
 Trace = Annotated[bool, typer.Option("--trace", help="Print the request's trace afterwards.")]
 
@@ -69,6 +87,7 @@ def generate(
     temperature: Temperature = 0.6,
     seed: Seed = None,
     ignore_eos: IgnoreEos = False,
+    more: More = "{}",
     stream: Stream = True,
     trace: Trace = False,
     as_json: options.AsJson = False,
@@ -83,7 +102,7 @@ def generate(
         budget=budget,
         method=method,
         prompt_mode=prompt_mode.message,
-        sampling=sampling(max_new_tokens, temperature, seed, ignore_eos),
+        sampling=Parse(more, sampling(max_new_tokens, temperature, seed, ignore_eos)),
     )
     spans = tracing.trace_file(state_dir)
     with (
@@ -131,21 +150,23 @@ def _receive(gateway: client.Gateway, request: pb.GenerateRequest, *, stream: bo
     if not stream:
         whole = gateway.generate(request)
         if echo:
-            _write(whole.text)
+            _write(whole)
         return whole
     joined = pb.GenerateResponse()
     for part in gateway.stream(request):
         if echo:
-            _write(part.text)
-        text = joined.text + part.text
+            _write(part)
+        text, reasoning = joined.text + part.text, joined.reasoning + part.reasoning
         joined.MergeFrom(part)  # Concatenates token_ids and takes the newest of everything else.
-        joined.text = text
+        joined.text, joined.reasoning = text, reasoning
     return joined
 
 
-def _write(text: str) -> None:
-    """Prints model output as it is, without markup, at once."""
-    sys.stdout.write(text)
+def _write(part: pb.GenerateResponse) -> None:
+    """Prints model output as it is, without markup, at once; reasoning goes beside it, to the error stream."""
+    if part.reasoning:
+        err.print(part.reasoning, style="dim", end="", markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.write(part.text)
     sys.stdout.flush()
 
 

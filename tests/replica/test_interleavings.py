@@ -85,7 +85,7 @@ class Scene:
         items = self.service.generate(call)
         try:
             async with aclosing(items):
-                async for item in items:
+                async for _ in items:
                     after -= 1
                     if how == "close" and after <= 0:
                         return

@@ -70,9 +70,12 @@ def rkv_score(
     importance_RHN = observe_kernel.window_attention(
         queries_RWQD, keys_RHND, lengths_RH, window=window, scope="past", group="max_logit"
     )
-    cosine_RHN = redundancy_kernel.mean_cosine(
-        keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first, transient_bytes=transient_bytes
-    )
+    if mix < 1:
+        cosine_RHN = redundancy_kernel.mean_cosine(
+            keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first, transient_bytes=transient_bytes
+        )
+    else:
+        cosine_RHN = torch.zeros_like(importance_RHN)
     _combine[(rows * heads,)](
         importance_RHN, cosine_RHN, lengths_RH.contiguous(), scores_RHN, mix, window, width, REACH=pool // 2,
         LENGTH_FREE=length_free, BN=min(launch.power_of_2(width), _BLOCK_SCORES),

@@ -27,15 +27,18 @@ class Controller(pb_grpc.LeaseServiceServicer):
         self.slots = 500
         self.broken = False
         self.streams = 0
+        self.seq = 0
         self.tokens = set()
         self.reports = asyncio.Queue()
 
     async def Lease(self, request_iterator, context):
         self.streams += 1
+        self.seq = 0
         self.tokens |= {value for key, value in context.invocation_metadata() if key == "authorization"}
         async for report in request_iterator:
             await self.reports.put(report)
-            response = pb.LeaseResponse(epoch=self.streams, num_replicas=1)
+            self.seq += 1
+            response = pb.LeaseResponse(epoch=self.streams, num_replicas=2, seq=self.seq)
             response.ttl.FromNanoseconds(int(self.ttl_s * 1e9))
             budget = tenant_pb.RequestBudget(min_tokens=32, default_tokens=64, max_tokens=128)
             tenant = tenant_pb.Tenant(tenant_id="a", limit_slots=1000, request_budget=budget)
@@ -138,3 +141,36 @@ async def test_an_ended_task_is_ill_health():
         await client.stop()
         with pytest.raises(UnavailableError):
             client.check_health()
+
+
+async def test_each_answer_is_confirmed_and_one_that_took_slots_at_once():
+    async with running(ttl_s=300) as (controller, admission, client):
+        first = await controller.report(lambda _: True)
+        assert first.HasField("applied_seq")
+        assert first.applied_seq == 0
+        await until_leased(admission, 500)
+        controller.slots = 200  # the next answer takes slots away
+        client.use_changed()
+        assert (await controller.report(lambda _: True)).applied_seq == 1
+        assert (await controller.report(lambda _: True)).applied_seq == 2  # long before the renewal
+
+
+async def test_a_new_stream_claims_what_the_last_lease_still_allows():
+    async with running(ttl_s=300) as (controller, admission, client):
+        assert list((await controller.report(lambda _: True)).tenants) == []
+        await until_leased(admission, 500)
+        controller.broken = True
+        client.use_changed()
+        again = await controller.report(lambda r: r.applied_seq == 0)
+        assert [(t.tenant_id, t.leased_slots, t.reserved_slots) for t in again.tenants] == [("a", 500, 0)]
+
+
+async def test_queue_and_squeezes_are_reported():
+    async with running(ttl_s=300) as (controller, admission, client):
+        await until_leased(admission, 500)
+        ask = {"tenant_id": "a", "ask": KvAsk(method="full"), "prompt_ids": (1,) * 10}
+        admission.enter(Entry(request_id="x", max_new_tokens=480, **ask), now=0.0)
+        admission.enter(Entry(request_id="y", max_new_tokens=100, **ask), now=0.0)
+        client.use_changed()
+        (told,) = (await controller.report(lambda r: r.tenants and r.tenants[0].queued_requests)).tenants
+        assert (told.reserved_slots, told.wanted_slots, told.queued_requests, told.squeezed_slots) == (490, 110, 1, 0)

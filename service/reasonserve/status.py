@@ -9,6 +9,7 @@ their messages may hold paths and addresses.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, cast
 
@@ -30,6 +31,20 @@ _FOREIGN_MESSAGES: dict[grpc.StatusCode, str] = {
     grpc.StatusCode.UNKNOWN: INTERNAL_MESSAGE,
     grpc.StatusCode.INTERNAL: INTERNAL_MESSAGE,
 }
+
+
+# Places in code, in memory and on the network. A path of one part, such as /generate, says nothing.
+_PRIVATE = re.compile(
+    r"""
+    File\ "[^"]*",\ line\ \d+(,\ in\ \S+)?
+    | (?<![\w/])/(?!v1/)[\w.+@~-]+(/[\w.+@~-]+)+/?(:\d+)?
+    | \b[\w-]+\.py\b(:\d+)?
+    | \b\d{1,3}(\.\d{1,3}){3}\b(:\d+)?
+    | \[[0-9a-fA-F]*(:[0-9a-fA-F]*){2,}\](:\d+)?
+    | \b0x[0-9a-fA-F]{6,}\b
+    """,
+    re.VERBOSE,
+)
 
 
 class Rule(NamedTuple):
@@ -65,6 +80,15 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.ReasonServeError]] = {
 }
 
 
+def public_text(message: str) -> str:
+    """Returns a message without what is nobody's business: tracebacks, files, addresses, places in memory.
+
+    Messages of ours have none; those that quote another library's words may.
+    """
+    told, traceback, _ = message.partition("Traceback (most recent call last)")
+    return _PRIVATE.sub("...", told.rstrip() if traceback else told)
+
+
 def grpc_code(error: BaseException) -> grpc.StatusCode:
     """Returns the canonical code of any exception; INTERNAL for an unknown one."""
     if isinstance(error, asyncio.CancelledError):
@@ -81,11 +105,11 @@ def to_rpc_status(error: BaseException) -> status_pb2.Status:
         cancelled = status.code == code_pb2.CANCELLED
         status.message = CANCELLED_MESSAGE if cancelled else INTERNAL_MESSAGE
         return status
-    status.message = error.message
+    status.message = public_text(error.message)
     metadata = {"field": error.field} if error.field else {}
     _pack(status, error_details_pb2.ErrorInfo(reason=rule.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, errors.InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=status.message)
         _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.BudgetExhaustedError):
         retry = error_details_pb2.RetryInfo()

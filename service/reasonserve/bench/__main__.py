@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from reasonserve.bench.accuracy.command import accuracy
+from reasonserve.bench.accuracy.command import accuracy, divergence
 from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
@@ -43,6 +43,28 @@ def memory(
         rows = comparison.measure(setup, folder, prompts, repeats, progress)
     console.print(comparison.table(rows))
     write_json(json_file, header, comparison.as_json(setup, rows))
+
+
+@app.command()
+def attention(
+    quick: Quick = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16, float16 or float32.")] = "bfloat16",
+    json_file: JsonFile = None,
+) -> None:
+    """How fast one layer's decode attention is beside SGLang's torch_native, dense and compressed.
+
+    Example: python -m reasonserve.bench attention --quick --json attention.json
+    """
+    import torch
+
+    from reasonserve.bench import attention as comparison
+
+    console = make_console()
+    header = print_machine(console)
+    with Progress(console=console, transient=True) as progress:
+        timings = comparison.measure(getattr(torch, dtype), quick=quick, progress=progress)
+    console.print(comparison.table(timings))
+    write_json(json_file, header, {"dtype": dtype, **comparison.as_json(timings)})
 
 
 @app.command()
@@ -113,6 +135,24 @@ def isolation(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: Jso
 
 
 @app.command()
+def latency(quick: Quick = False, json_file: JsonFile = None) -> None:
+    """What gateway and routing add to a call and to a streamed chunk, beside a bare gRPC server.
+
+    Example: python -m reasonserve.bench latency --quick --json figures.json
+    """
+    from reasonserve.bench.latency import run
+
+    console = make_console()
+    header = print_machine(console)
+    setup = run.QUICK if quick else run.FULL
+    with Progress(console=console, transient=True) as progress:
+        turns = run.measure(setup, progress)
+    console.print(run.table(run.rows(turns)))
+    console.print(run.ray_serve_llm())
+    write_json(json_file, header, run.as_json(setup, turns))
+
+
+@app.command()
 def routing(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
     """How much of the prompts two replicas find cached, by prefix affinity and by power of two choices.
 
@@ -139,6 +179,7 @@ def routing(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonF
 
 
 app.command()(accuracy)
+app.command()(divergence)
 
 
 if __name__ == "__main__":

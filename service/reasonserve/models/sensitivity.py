@@ -64,16 +64,24 @@ class Judge:
         self._model, self._traces, self._rounds, self._method = model, traces, rounds, method
         self._full = self._hidden(Rounds(method.scorer, max(len(trace.tokens) for trace in traces), 1), _keep_all)
 
-    def divergences(self, shares: Sequence[float]) -> list[float]:
-        """Returns the mean divergence per output token at each budget, in nats."""
-        profile = trial_profile(shares, self._model.config.num_key_value_heads)
+    def divergences(self, profile: LayerProfile | None) -> list[float]:
+        """Returns the mean divergence per output token at each budget, in nats.
+
+        Args:
+            profile: What the layer rule splits by; None where it needs none.
+        """
         return [self._divergence(self._hidden(rounds, self._split(profile, rounds))) for rounds in self._rounds]
+
+    def divergences_of_shares(self, shares: Sequence[float]) -> list[float]:
+        """Returns the same for shares of the layers."""
+        return self.divergences(trial_profile(shares, self._model.config.num_key_value_heads))
 
     def loss(self, shares: Sequence[float]) -> float:
         """Returns the mean logarithm of the divergences, so that every budget counts alike."""
-        return math.fsum(math.log(max(value, 1e-9)) for value in self.divergences(shares)) / len(self._rounds)
+        divergences = self.divergences_of_shares(shares)
+        return math.fsum(math.log(max(value, 1e-9)) for value in divergences) / len(divergences)
 
-    def _split(self, profile: LayerProfile, rounds: Rounds) -> SplitCells:
+    def _split(self, profile: LayerProfile | None, rounds: Rounds) -> SplitCells:
         settings = EngineSettings()
         return lambda scores, lengths: split_budget(
             self._method, scores, lengths, rounds.budget_tokens, profile, settings
@@ -179,7 +187,7 @@ def _checked(
 ) -> tuple[tuple[float, ...], dict[str, float]]:
     """Shares of the layers, equal where the found ones do not hold on other probes; and the figures."""
     equal, shares = [1.0] * sum(sizes), np.repeat(found.shares, sizes).tolist()
-    fit, held_out = ((part.divergences(equal), part.divergences(shares)) for part in (judge, check))
+    fit, held_out = ((part.divergences_of_shares(equal), part.divergences_of_shares(shares)) for part in (judge, check))
     evidence = {"evaluations": float(found.evaluations)}
     for place, these in enumerate(rounds):
         name = f"budget_{these.budget_tokens}"

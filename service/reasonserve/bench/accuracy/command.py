@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,39 @@ def accuracy(
     rows = _measure(console, bench, planned, samples, judged, plots)
     console.print(summary.markdown(rows) if markdown else summary.table(rows, judged))
     write_json(json_file, header, {"judged": judged, "rows": [row.as_json() for row in rows]})
+
+
+def divergence(
+    model: ModelFolder,
+    tasks: Tasks = "chaser",
+    methods: Methods = "r-kv,ada-rkv,head-only,snapkv,pyramid-rkv,layer-only,reasonalloc,reasonalloc@sensitivity",
+    budgets: Budgets = "128,192,256,320",
+    questions: Questions = 8,
+    buffer: Buffer = 16,
+    profile: Profiles = None,
+    gsm8k: Gsm8k = None,
+    max_new_tokens: Longest = 512,
+    json_file: JsonFile = None,
+) -> None:
+    """How far methods move the model's next-token distribution, over what it says itself with the full cache.
+
+    No engine runs: the cache is simulated by the engine's own rounds. Example: python -m reasonserve.bench divergence
+    --model tests/data/pointer-chaser
+    """
+    from reasonserve.bench.accuracy import divergence as replay
+    from reasonserve.bench.accuracy.tasks import find_task
+    from reasonserve.models.resolve import resolve_model
+
+    console = make_console()
+    header, folder, sizes = print_machine(console), resolve_model(model), _budgets(budgets)
+    found = {name: find_task(name, gsm8k, max_new_tokens) for name in tasks.split(",")}
+    contenders = parse_contenders(methods)
+    planned = cells(list(found), ["evictable"], sizes, buffer, contenders)
+    bench = Bench(folder, "float32", _profiles(planned, folder, profile or []), found, questions)
+    with Progress(console=console, transient=True) as progress:
+        rows = replay.measure(bench, contenders, sizes, buffer, progress)
+    console.print(replay.table(rows, sizes))
+    write_json(json_file, header, {"budgets": sizes, "rows": [asdict(row) for row in rows]})
 
 
 def _measure(

@@ -52,6 +52,7 @@ class RequestRecord:
     first_token_at: float | None = None
     output_tokens: int = 0
     last: Delta | None = None
+    is_complete: bool = False  # all outputs have ended
     _last_at: float = 0.0
 
     def delta(self, delta: Delta) -> None:
@@ -105,8 +106,7 @@ class Requests:
             ended_by = error
             raise
         finally:
-            finished = record.last is not None and record.last.ending is not None
-            self._end(record, outcome_of(ended_by, finished=finished), ended_by)
+            self._end(record, outcome_of(ended_by, finished=record.is_complete), ended_by)
 
     def _label(self, record: RequestRecord) -> str:
         """Returns the tenant's label; a tenant is named once the controller vouched for it."""

@@ -62,7 +62,7 @@ def _fill(carrier: Carrier, source: Delta | WholeOutput) -> None:
     if (ending := source.ending) is not None:
         carrier.finish_reason = _FINISH_REASONS[ending.finish_reason]
         carrier.matched_stop = ending.matched_stop
-        carrier.kv.CopyFrom(_kv(ending))
+        carrier.kv.CopyFrom(kv_report(ending))
 
 
 def _logprobs(places: Iterable[TokenLogprob]) -> list[pb.TokenLogprob]:
@@ -82,7 +82,8 @@ def _usage(usage: Usage) -> pb.Usage:
     )
 
 
-def _kv(ending: Ending) -> pb.KvReport:
+def kv_report(ending: Ending) -> pb.KvReport:
+    """Returns what clients are told of an output's KV cache."""
     return pb.KvReport(
         budget_tokens=ending.budget_tokens,
         method=ending.method,

@@ -135,6 +135,7 @@ class GatewayService:
                     delta = await self._next(items, deadline)
                     record.delta(delta)
                     usage = tally.add(delta)
+                    record.is_complete = usage is not None
                     yield Piece(call, delta, usage)
 
     async def stream(

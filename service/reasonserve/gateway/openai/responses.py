@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reasonserve.gateway.answer import Usage, WholeOutput
+from reasonserve.gateway.responses import kv_report
 from reasonserve.replica.messages import Delta, Ending, ModelInfo
 from reasonserve.replica.protocol import TokenChance, TokenLogprob
 
@@ -94,20 +95,9 @@ def usage_json(usage: Usage) -> Json:
 
 
 def kv_json(ending: Ending) -> Json:
-    """Returns what an output's KV cache did, with the names of the contract's ``KvReport``."""
-    return {
-        "budget_tokens": ending.budget_tokens,
-        "method": ending.method,
-        "profile": ending.profile_id,
-        "peak_slots": ending.peak_slots,
-        "rounds": ending.rounds,
-        "kept_cells": ending.kept_cells,
-        "evicted_cells": ending.evicted_cells,
-        "round_seconds": ending.round_seconds,
-        "squeezes": ending.squeezes,
-        "wished_budget_tokens": ending.wished_tokens,
-        "queued_seconds": ending.queued_s,
-    }
+    """Returns what an output's KV cache did: the contract's ``KvReport``, field by field."""
+    report = kv_report(ending)
+    return {field.name: getattr(report, field.name) for field in report.DESCRIPTOR.fields}
 
 
 def models_json(infos: Sequence[ModelInfo], created: int) -> Json:

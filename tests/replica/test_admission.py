@@ -115,8 +115,15 @@ def test_a_prompt_that_running_requests_share_is_charged_once():
     assert door.holds() == 2 * (5 * BLOCK_TOKENS + 50 + BUFFER) + 5 + 4
     door.enter("4", ids=ids, budget_tokens=50, prompt_mode="evictable")  # its own copy competes for its budget
     assert door.holds() == 2 * (5 * BLOCK_TOKENS + 50 + BUFFER) + 5 + 4 + len(ids) + 50 + BUFFER
-    door.admission.prompt_gone("4", now=3.0)
+    for name in "1234":  # of the others, the prompt stays
+        door.admission.prompt_gone(name, now=3.0)
     assert door.holds() == 2 * (5 * BLOCK_TOKENS + 50 + BUFFER) + 5 + 4 + 50 + BUFFER
+
+
+def test_a_pinned_prompt_shorter_than_a_block_stays_reserved_after_rounds(door):
+    door.enter("1", ids=(1, 2, 3), budget_tokens=50)
+    door.admission.prompt_gone("1", now=2.0)
+    assert door.holds() == 3 + 50 + BUFFER
 
 
 def test_running_requests_of_the_tenant_are_squeezed_before_anyone_waits(door):

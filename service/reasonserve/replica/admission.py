@@ -117,7 +117,7 @@ class Admission:
     def prompt_gone(self, request_id: str, *, now: float) -> None:
         """Settles a request whose evictable prompt the engine let go: at its first round."""
         reservation = self._book.get(request_id)
-        if reservation is not None and reservation.prompt_slots and not reservation.blocks:
+        if reservation is not None and reservation.prompt_slots and reservation.is_evictable:
             before = reservation.prompt_slots
             self._book.forget_prompt(request_id)
             self._demand.released(reservation.tenant_id, before, now=now)

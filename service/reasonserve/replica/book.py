@@ -29,6 +29,7 @@ class Reservation:
         buffer: Tail slots on top.
         max_new_tokens: Most tokens that it generates.
         outputs: Outputs that it generates side by side.
+        is_evictable: Whether the engine lets the prompt go at the first round.
         is_named: Whether the client named the budget: then only a guarantee or a smaller lease takes from it.
         admitted_at: When, in seconds.
         updated_at: When ``output_tokens`` was noted.
@@ -45,6 +46,7 @@ class Reservation:
     buffer: int
     max_new_tokens: int
     outputs: int
+    is_evictable: bool
     is_named: bool
     admitted_at: float
     updated_at: float

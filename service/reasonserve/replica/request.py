@@ -78,8 +78,7 @@ class Candidate:
             InvalidRequestError: The budget lies outside the tenant's range.
         """
         kv = resolve_kv(entry.ask, terms, buffer_tokens=buffer_tokens)
-        pinned = kv.method == "full" or kv.prompt_mode == "pinned"
-        blocks = token_blocks(entry.prompt_ids, salt=entry.tenant_id) if pinned else ()
+        blocks = () if _is_evictable(kv) else token_blocks(entry.prompt_ids, salt=entry.tenant_id)
         rest = len(entry.prompt_ids) - BLOCK_TOKENS * len(blocks)
         return cls(entry=entry, kv=kv, blocks=blocks, prompt_slots=entry.outputs * rest, entered_at=now)
 
@@ -141,6 +140,7 @@ class Candidate:
             buffer=self.kv.buffer_tokens,
             max_new_tokens=self.entry.max_new_tokens,
             outputs=self.entry.outputs,
+            is_evictable=_is_evictable(self.kv),
             is_named=self.entry.ask.budget_tokens is not None,
             admitted_at=now,
             updated_at=now,
@@ -150,3 +150,8 @@ class Candidate:
         """Returns its admission."""
         kv = replace(self.kv, budget_tokens=budget)
         return Grant(kv=kv, wished_tokens=self.kv.budget_tokens, slots=slots, queued_s=now - self.entered_at)
+
+
+def _is_evictable(kv: KvRequest) -> bool:
+    """Returns whether the engine lets a prompt go at the first round: never where there are no rounds."""
+    return kv.method != "full" and kv.prompt_mode == "evictable"

@@ -17,6 +17,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+import requests
 import yaml
 from pydantic import ValidationError
 
@@ -55,7 +56,7 @@ class Machine:
             f"config.gateway.port={self.gateway}",
             f"config.gateway.http_port={self.http}",
             f"config.controller.port={self.controller}",
-            "config.controller.metrics_port=null",
+            f"config.controller.metrics_port={self.metrics}",
             f"config.telemetry.metrics_port={free_ports(1)[0]}",
             f"adminToken.mountPath={self.folder}/secret",
             f"model.mountPath={ModelSettings().cache}",
@@ -166,6 +167,9 @@ def test_ray_serve_runs_the_chart_and_answers(application, render, machine):
     test = render.pods()["test"]["spec"]["containers"][0]
     service = f"rs-reasonserve-serve-svc.serving.svc:{machine.gateway}"
     assert f"--gateway={service}" in test["args"]
+    with requests.Session() as client:
+        client.trust_env = False
+        assert "reasonserve_" in client.get(f"http://127.0.0.1:{machine.metrics}/metrics", timeout=10).text
     here = test | {"args": [arg.replace(service, f"127.0.0.1:{machine.gateway}") for arg in test["args"]]}
     assert len(machine.run(here).stdout) > 5
 
@@ -194,6 +198,21 @@ def test_what_ray_serve_would_pass_over_is_refused(renders, right, wrong, where)
     with pytest.raises(ValidationError) as refusal:
         ServeConfig.from_text(text.replace(right, wrong, 1))
     assert where in "\n".join(".".join(map(str, error["loc"])) for error in refusal.value.errors())
+
+
+def test_the_proxies_are_those_of_a_local_stack(renders):
+    """But for the address: the kubelet and the front come from other machines."""
+    code = (
+        "import sys, json; from reasonserve.app import serve_options; from reasonserve.config import ServiceConfig;"
+        "made = serve_options(ServiceConfig()); grpc = made['grpc_options'];"
+        "made['grpc_options'] = grpc.model_dump(exclude_unset=True); print(json.dumps(made))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    local = json.loads(done.stdout)
+    here = yaml.safe_load(renders["values.yaml"].serve_config)
+    assert local["http_options"].pop("host") == "127.0.0.1"
+    assert here["http_options"].pop("host") == "0.0.0.0"
+    assert {key: here[key] for key in local} == local
 
 
 def test_the_configuration_is_the_same_everywhere(renders):

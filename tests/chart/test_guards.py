@@ -26,7 +26,7 @@ CONTRADICTIONS = [
     ({"fullnameOverride": "a" * 48}, "has 48 characters; Ray's operator allows 47", "set fullnameOverride"),
     ({"controller": {"endpoint": "c:9100"}}, 'controller.endpoint is "c:9100"', "Empty the endpoint"),
     ({"controller": {"enabled": False}}, "controller.endpoint is empty", "Set controller.endpoint=HOST:PORT"),
-    ({"controller": {"replicas": 2}}, "SQLite serves one controller", "Set controller.replicas=1"),
+    ({"controller": {"replicas": 2}}, "the file is in the volume of one pod", "Set controller.replicas=1"),
     ({"controller": {"database": {"type": "postgresql"}}}, "existingSecret is empty", "Create one with the key"),
     (
         {"controller": {"database": {"postgresql": {"existingSecret": "db"}}}},

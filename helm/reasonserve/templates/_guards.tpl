@@ -37,7 +37,7 @@
 {{- fail "controller.enabled is false and controller.endpoint is empty; replicas need a controller. Set controller.endpoint=HOST:PORT, or controller.enabled=true." -}}
 {{- end -}}
 {{- if and (gt (int $controller.replicas) 1) (eq $database.type "sqlite") -}}
-{{- fail (printf "controller.replicas is %d with controller.database.type sqlite; SQLite serves one controller. Set controller.replicas=1, or controller.database.type=postgresql with a Secret." (int $controller.replicas)) -}}
+{{- fail (printf "controller.replicas is %d with controller.database.type sqlite; the file is in the volume of one pod. Set controller.replicas=1, or controller.database.type=postgresql with a Secret." (int $controller.replicas)) -}}
 {{- end -}}
 {{- if and (eq $database.type "postgresql") (not $database.postgresql.existingSecret) -}}
 {{- fail "controller.database.type is postgresql and controller.database.postgresql.existingSecret is empty; the URL with its password comes from a Secret. Create one with the key \"url\" and name it there." -}}

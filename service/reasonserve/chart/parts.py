@@ -81,7 +81,7 @@ class AdminToken(SecretRef):
 
 
 class Sqlite(Section):
-    """The controller's own file, for one controller.
+    """The controller's own file, in the volume of one pod.
 
     Attributes:
         persistent: Keep it in a claim; false loses tenants and keys with the pod.

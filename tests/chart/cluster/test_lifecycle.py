@@ -31,7 +31,9 @@ def test_a_wrong_value_changes_nothing(cluster):
 
 def test_a_life(cluster):
     before = {kind: cluster.names(kind) for kind in KINDS}
-    helm(cluster, "install", values={})
+    notes = helm(cluster, "install", values={}).stdout
+    assert "helm -n serving test rs" in notes
+    assert "-o go-template='{{index .data \"token\" | base64decode}}'" in notes
     made = {kind: cluster.names(kind) - before[kind] for kind in KINDS}
     assert made["rayservices"] == {"rayservice.ray.io/rs-reasonserve"}
     assert made["deployments"] == {"deployment.apps/rs-reasonserve-controller", "deployment.apps/rs-reasonserve-front"}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +71,15 @@ class LocalStack:
 
 
 @contextmanager
-def local_stack(config: dict[str, Any]) -> Iterator[LocalStack]:
+def local_stack(
+    config: dict[str, Any], *, engine_factory: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[LocalStack]:
     """Runs a stack under a configuration, on free ports, in a state directory of its own.
+
+    Args:
+        config: Its configuration.
+        engine_factory: ``module:function`` of another engine than SGLang.
+        environment: Variables of its processes, on top of this one's.
 
     Raises:
         JobFailedError: It did not start; the message is what the command line said.
@@ -82,12 +89,13 @@ def local_stack(config: dict[str, Any]) -> Iterator[LocalStack]:
     with tempfile.TemporaryDirectory() as folder:
         state_dir, file = Path(folder) / "state", Path(folder) / "config.yaml"
         file.write_text(json.dumps(sections | config))
-        environment = os.environ | {"REASONSERVE_STATE": str(state_dir)}
+        variables = {**os.environ, **(environment or {}), "REASONSERVE_STATE": str(state_dir)}
+        factory = ["--engine-factory", engine_factory] if engine_factory else []
         command = [sys.executable, "-m", "reasonserve"]
         try:
             up = subprocess.run(
-                [*command, "up", "--config", str(file)],
-                env=environment,
+                [*command, "up", "--config", str(file), *factory],
+                env=variables,
                 capture_output=True,
                 text=True,
                 timeout=START_S,
@@ -97,7 +105,7 @@ def local_stack(config: dict[str, Any]) -> Iterator[LocalStack]:
                 raise JobFailedError(up.stderr[-4000:])
             yield LocalStack(state_dir, f"127.0.0.1:{gateway}")
         finally:
-            subprocess.run([*command, "down"], env=environment, capture_output=True, timeout=START_S, check=False)
+            subprocess.run([*command, "down"], env=variables, capture_output=True, timeout=START_S, check=False)
 
 
 def _free_ports(count: int) -> list[int]:

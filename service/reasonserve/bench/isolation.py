@@ -210,5 +210,6 @@ def _job(engine: str, setup: Setup, model: str) -> dict[str, Any]:
         "dtype": "bfloat16",
         "pool_slots": setup.pool_slots,
         "strict_checks": False,
+        "arguments": {"enable_metrics": True},  # else the scheduler keeps to itself when a request first ran
         "setup": asdict(setup),
     }

@@ -52,7 +52,7 @@ class Steps:
     first_run: dict[str, float] = field(default_factory=dict)
 
     def listen(self, manager: Any) -> None:
-        """Reads along what the scheduler sends; SGLang drops these times where its metrics are off."""
+        """Reads along what the scheduler sends; it sends these times where SGLang's metrics are on."""
         handle = manager._handle_batch_output
 
         async def handle_and_note(output: Any) -> None:

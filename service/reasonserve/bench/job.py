@@ -141,6 +141,7 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
             skip_server_warmup=True,
             sleep_on_idle=True,
             log_level="error",
+            **job.get("arguments", {}),
         )
         return engine, engine.tokenizer_manager, engine.loop
     from reasonserve.replica.sglang_engine import create

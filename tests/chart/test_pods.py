@@ -25,6 +25,8 @@ def test_restricted(render):
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        # Kubernetes' variables for Services would begin with REASONSERVE_, as the settings do.
+        assert spec["enableServiceLinks"] is False
         assert {key for volume in spec["volumes"] for key in volume} - {"name"} <= ALLOWED_VOLUMES
         for container in containers(template):
             security = container["securityContext"]

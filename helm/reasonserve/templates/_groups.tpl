@@ -23,6 +23,7 @@
     spec:
       serviceAccountName: {{ include "reasonserve.serviceAccount" (list . "worker") }}
       automountServiceAccountToken: false
+      enableServiceLinks: false
       terminationGracePeriodSeconds: {{ add (include "reasonserve.drain" .) 30 }}
       {{- include "reasonserve.pullSecrets" . | nindent 6 }}
       securityContext:
@@ -100,6 +101,7 @@ readinessProbe:
     spec:
       serviceAccountName: {{ include "reasonserve.serviceAccount" (list $root "worker") }}
       automountServiceAccountToken: false
+      enableServiceLinks: false
       terminationGracePeriodSeconds: {{ add (include "reasonserve.drain" $root) 30 }}
       {{- with $group.runtimeClassName }}
       runtimeClassName: {{ . }}

@@ -167,12 +167,14 @@ def _weigh(queries, k, cells, width, first, weights, top, total, out):
     group, dim = queries.shape
     row = np.empty(dim, np.float32)
     for j in range(width):
+        key = k[cells[j]]
         for d in range(dim):
-            row[d] = _widen(k[cells[j], d])
+            row[d] = _widen(key[d])
         for g in range(group):
+            query = queries[g]
             dot = np.float32(0)
             for d in range(dim):
-                dot += row[d] * queries[g, d]
+                dot += row[d] * query[d]
             weights[g, j] = dot
     for g in range(group):
         new_top = weights[g, 0] if first else top[g]
@@ -195,12 +197,13 @@ def _sum_up(v, cells, width, weights, out):
     group, dim = out.shape
     row = np.empty(dim, np.float32)
     for j in range(width):
+        value = v[cells[j]]
         for d in range(dim):
-            row[d] = _widen(v[cells[j], d])
+            row[d] = _widen(value[d])
         for g in range(group):
-            weight = weights[g, j]
+            weight, sums = weights[g, j], out[g]
             for d in range(dim):
-                out[g, d] += weight * row[d]
+                sums[d] += weight * row[d]
 
 
 @_compiled()
@@ -214,7 +217,7 @@ def _attend_task(task, starts, queries, k, v, lists, first_slot, top, total, out
     start = (task - starts[i]) * CHUNK
     end = min(start + CHUNK, length)
     cells, weights = np.empty(BLOCK, np.int64), np.empty((group, BLOCK), np.float32)
-    mine = queries[b, h * group : (h + 1) * group]
+    mine = queries[b, h * group : (h + 1) * group].copy()
     for block in range(start, end, BLOCK):
         width = min(BLOCK, end - block)
         _find(lists, b, h, first_slot, block, width, cells)

@@ -139,7 +139,7 @@ def render(front: Front) -> str:
                 grpc_server=front.grpc_server,
                 http_server=front.http_server,
                 server=f"server-template serve {MAX_SERVERS}" if by_name else "server serve",
-                resolve=" resolvers dns init-addr last,libc,none" if by_name else "",
+                resolve=" resolvers dns init-addr last,none" if by_name else "",
             ),
             _RESOLVERS if by_name else "",
         )

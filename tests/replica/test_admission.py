@@ -292,22 +292,3 @@ def test_a_lapsed_lease_leaves_the_guaranteed_share(door):
         door.enter(budget_tokens=200, now=TTL)
     door.admission.apply_lease(lease(terms()), granted_at=TTL, now=TTL)
     assert door.enter(budget_tokens=200, now=TTL)
-
-
-def test_a_lapsed_lease_is_never_zero_for_a_guaranteed_tenant():
-    admission = leased(terms(guaranteed=2), num_replicas=5)
-    assert admission.allowed_slots("a", now=TTL) == 1
-    assert leased(terms(guaranteed=0)).allowed_slots("a", now=TTL) == 0
-
-
-def test_a_lease_above_the_limit_is_cut(door):
-    door.admission.apply_lease(lease(terms(slots=900, limit=600)), granted_at=0.0, now=0.0)
-    assert door.admission.allowed_slots("a", now=1.0) == 600
-
-
-def test_an_older_epoch_changes_nothing_while_the_newer_lease_is_in_force():
-    admission = leased(terms(slots=400), epoch=7)
-    admission.apply_lease(lease(terms(slots=10), epoch=6), granted_at=1.0, now=1.0)
-    assert admission.allowed_slots("a", now=2.0) == 400
-    admission.apply_lease(lease(terms(slots=10), epoch=6), granted_at=TTL, now=TTL)
-    assert admission.allowed_slots("a", now=TTL) == 10

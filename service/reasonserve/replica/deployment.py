@@ -13,6 +13,7 @@ from ray import serve
 
 from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import read_admin_token
+from reasonserve.kv import Handshake
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.resolve import resolve_model
 from reasonserve.replica import scaling
@@ -57,47 +58,45 @@ class Replica:
         """
         set_up_logging("replica")
         honour_parents(TelemetrySettings().sampling_ratio)
-        figures = Figures(RayRecorder(), max_tenants=config.telemetry.max_tenant_labels)
         model_path = model_path or str(await asyncio.to_thread(resolve_model, config.model))
         token = read_admin_token(Path(admin_token_file))
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
         self._engine = load_factory(engine_factory)(config, model_path, profile)
-        handshake = checked_handshake(self._engine)
         self._reports = 0
+        self._assemble(config, checked_handshake(self._engine), controller_endpoint, token)
+        for part in (self._desk, self._watch, self._lease, self._gauges):
+            part.start()
+
+    def _assemble(self, config: ServiceConfig, handshake: Handshake, controller_endpoint: str, token: str) -> None:
+        """Puts the parts around the engine together; starts none."""
+        replicas, engine = config.replicas, self._engine
+        figures = Figures(RayRecorder(), max_tenants=config.telemetry.max_tenant_labels)
         self._admission = admission = Admission(
             pool_slots=handshake.pool_slots, buffer_tokens=config.engine.buffer_tokens, now=time.monotonic()
         )
-        self._desk = Desk(admission=admission, engine=self._engine)
-        self._watch = EngineWatch(self._engine)
-        identity = ReplicaIdentity(
-            replica_id=serve.get_replica_context().replica_id.unique_id, model=config.model, handshake=handshake
-        )
+        self._desk = Desk(admission=admission, engine=engine)
+        self._watch = EngineWatch(engine)
+        replica_id = serve.get_replica_context().replica_id.unique_id
         self._lease = LeaseClient(
             endpoint=controller_endpoint,
             token=token,
-            identity=identity,
+            identity=ReplicaIdentity(replica_id=replica_id, model=config.model, handshake=handshake),
             admission=admission,
             desk=self._desk,
-            load=self._engine.load,
-            queue=QueueLimits(requests=config.replicas.queue_requests, wait_s=config.replicas.queue_wait_s),
+            load=engine.load,
+            queue=QueueLimits(requests=replicas.queue_requests, wait_s=replicas.queue_wait_s),
         )
         self._desk.on_change(self._lease.use_changed)
         self._service = ReplicaService(
-            engine=self._engine,
+            engine=engine,
             desk=self._desk,
             watch=self._watch,
             model=config.model,
-            chunk_delay_s=config.replicas.chunk_delay_ms / 1000,
+            chunk_delay_s=replicas.chunk_delay_ms / 1000,
             figures=figures,
             records_content=config.telemetry.record_content,
         )
-        self._gauges = Gauges(
-            figures, admission=admission, handshake=handshake, load=self._engine.load, lease=self._lease
-        )
-        self._desk.start()
-        self._watch.start()
-        self._lease.start()
-        self._gauges.start()
+        self._gauges = Gauges(figures, admission=admission, handshake=handshake, load=engine.load, lease=self._lease)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
         """Yields what ``ReplicaService.generate`` does; called by handle with ``stream=True``.

@@ -42,7 +42,8 @@ class Timing:
         length: Tokens of each, on average over its kv heads.
         stock_us: Median of SGLang's call, in microseconds.
         ours_us: Median of ours.
-        speedups: Stock over ours in each turn, sorted.
+        speedups: Stock over ours in each turn, in wall-clock time, sorted.
+        processor_speedups: Likewise in the process' time on all processors, waits between threads left out.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Timing:
     stock_us: float
     ours_us: float
     speedups: tuple[float, ...]
+    processor_speedups: tuple[float, ...]
 
 
 def measure(dtype: torch.dtype, *, quick: bool, progress: Progress) -> list[Timing]:
@@ -63,10 +65,15 @@ def measure(dtype: torch.dtype, *, quick: bool, progress: Progress) -> list[Timi
 def table(timings: Iterable[Timing]) -> Table:
     """Returns one line per shape."""
     shown = Table(title="Decode attention of one layer; stock is SGLang's torch_native", title_justify="left")
-    for column in ("requests", "batch", "length", "stock us", "ours us", "speedup", "lowest", "highest"):
+    for column in ("requests", "batch", "length", "stock us", "ours us", "speedup", "lowest", "highest", "processor"):
         shown.add_column(column, justify="left" if column == "requests" else "right")
     for t in timings:
-        ratios = (statistics.median(t.speedups), t.speedups[0], t.speedups[-1])
+        ratios = (
+            statistics.median(t.speedups),
+            t.speedups[0],
+            t.speedups[-1],
+            statistics.median(t.processor_speedups),
+        )
         shown.add_row(
             t.kind,
             *(str(n) for n in (t.batch, t.length)),
@@ -85,15 +92,17 @@ def _time(kind: str, batch: int, length: int, dtype: torch.dtype, turns: int) ->
     stock, ours = _calls(kind, batch, length, dtype)
     calls = min(300, max(1, TOKENS_PER_RUN // (batch * length)))
     pairs = [(_run_us(stock, calls), _run_us(ours, calls)) for _ in range(turns + 1)][1:]
-    stock_us, ours_us = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return Timing(kind, batch, length, stock_us, ours_us, tuple(sorted(s / o for s, o in pairs)))
+    speedups, processor = (tuple(sorted(s[clock] / o[clock] for s, o in pairs)) for clock in range(2))
+    stock_us, ours_us = (statistics.median(pair[side][0] for pair in pairs) for side in range(2))
+    return Timing(kind, batch, length, stock_us, ours_us, speedups, processor)
 
 
-def _run_us(call: Call, calls: int) -> float:
-    started = time.perf_counter()
+def _run_us(call: Call, calls: int) -> tuple[float, float]:
+    """Returns microseconds per call: on the wall clock, and on all processors."""
+    wall, processor = time.perf_counter(), time.process_time()
     for _ in range(calls):
         call()
-    return (time.perf_counter() - started) / calls * 1e6
+    return (time.perf_counter() - wall) / calls * 1e6, (time.process_time() - processor) / calls * 1e6
 
 
 def _calls(kind: str, batch: int, length: int, dtype: torch.dtype) -> tuple[Call, Call]:

@@ -77,8 +77,8 @@ class ControllerTls(BaseSettings):
         """
         if (self.cert_file is None) != (self.key_file is None) or (self.cert_file and not self.ca_file):
             raise StartupError(
-                "TLS to the controller needs REASONSERVE_CONTROLLER_TLS_CA_FILE, and a client's certificate needs "
-                "both ..._CERT_FILE and ..._KEY_FILE."
+                f"TLS needs {self.model_config['env_prefix']}CA_FILE, and a client's certificate needs both "
+                "..._CERT_FILE and ..._KEY_FILE."
             )
         if self.ca_file is None:
             return None
@@ -86,7 +86,7 @@ class ControllerTls(BaseSettings):
             roots, *pair = [file.read_bytes() for file in (self.ca_file, self.key_file, self.cert_file) if file]
         except OSError as error:
             raise StartupError(
-                f"Cannot read {error.filename}, named for TLS to the controller: {error.strerror}."
+                f"Cannot read {error.filename}, named by {self.model_config['env_prefix']}...: {error.strerror}."
             ) from error
         return grpc.ssl_channel_credentials(roots, *pair)
 

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from pydantic_settings import SettingsConfigDict
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.config import DEFAULT_CONTROLLER_PORT, DEFAULT_GATEWAY_PORT
-from reasonserve.controller_client import Stubs, admin_metadata, open_blocking_channel, read_admin_token, stubs
+from reasonserve.controller_client import (
+    ControllerTls,
+    Stubs,
+    admin_metadata,
+    open_blocking_channel,
+    read_admin_token,
+    stubs,
+)
 from reasonserve.errors import UnauthenticatedError
 from reasonserve.stack.control import running
 from reasonserve.stack.paths import StatePaths
@@ -104,19 +112,29 @@ class Gateway:
             call.cancel()
 
 
+class FrontTls(ControllerTls):
+    """The same for the front: ``REASONSERVE_TLS_CA_FILE``, and ``..._CERT_FILE`` with ``..._KEY_FILE`` for mTLS."""
+
+    model_config = SettingsConfigDict(env_prefix="REASONSERVE_TLS_", frozen=True)
+
+
 @contextmanager
 def gateway(endpoint: str, api_key: str | None) -> Iterator[Gateway]:
-    """Connects to a gateway; calls carry the trace of the span they are made in.
+    """Connects to a gateway, or to the front before it where ``REASONSERVE_TLS_CA_FILE`` is set.
+
+    Calls carry the trace of the span they are made in.
 
     Raises:
         UnauthenticatedError: No key was given.
+        StartupError: As `ControllerTls.credentials`.
     """
     if not api_key:
         raise UnauthenticatedError(
             "No tenant key was given; pass --api-key or set REASONSERVE_API_KEY. "
             "`reasonserve tenant key create TENANT` makes one."
         )
-    with grpc.insecure_channel(endpoint) as channel:
+    credentials = FrontTls().credentials()
+    with grpc.secure_channel(endpoint, credentials) if credentials else grpc.insecure_channel(endpoint) as channel:
         traced = grpc.intercept_channel(channel, TraceparentInterceptor())
         stub = pb_grpc.GenerationServiceStub(traced)  # type: ignore[no-untyped-call]  # generated
         yield Gateway(stub, (("authorization", f"Bearer {api_key}"),))

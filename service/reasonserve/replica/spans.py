@@ -23,7 +23,12 @@ from reasonserve.telemetry.tracing import mark_failed
 def admission(call: GenerateCall) -> Iterator[Span]:
     """Runs its body in the admission span; a refusal is marked with its class and wait."""
     tracer = trace.get_tracer(names.TRACER)
-    attributes = {names.REQUEST_ID: call.request_id, names.TENANT_ID: call.tenant_id, names.KV_METHOD: call.kv.method}
+    attributes: dict[str, str | int] = {
+        names.REQUEST_ID: call.request_id,
+        names.TENANT_ID: call.tenant_id,
+        names.KV_METHOD: call.kv.method,
+        names.ATTEMPT: call.attempt,
+    }
     with tracer.start_as_current_span(
         names.SPAN_ADMISSION, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:

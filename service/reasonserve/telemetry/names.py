@@ -48,6 +48,7 @@ OPERATION_COMPLETION: Final = "text_completion"
 
 # Own attributes.
 REQUEST_ID: Final = "reasonserve.request.id"
+ATTEMPT: Final = "reasonserve.request.attempt"
 TENANT_ID: Final = "reasonserve.tenant.id"
 KV_METHOD: Final = "reasonserve.kv.method"
 KV_BUDGET_TOKENS: Final = "reasonserve.kv.budget_tokens"

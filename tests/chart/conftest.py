@@ -1,5 +1,6 @@
 """The real helm, and what it renders."""
 
+import datetime
 import json
 import os
 import subprocess
@@ -12,11 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 ROOT = Path(__file__).parents[2]
 FILES = ("values.yaml", "values-local.yaml", "values-h200.yaml", "values-multi-tenant.yaml")
 SECRET = "adminToken.existingSecret=reasonserve-admin"
 Document = dict[str, Any]
+PEM = serialization.Encoding.PEM
 
 
 @dataclass(frozen=True)
@@ -125,4 +131,36 @@ def kuberay() -> Path:
             f"no KubeRay definitions in {folder}: name the folder of ray.io_rayservices*.yaml of KubeRay v1.7.0 in "
             "REASONSERVE_KUBERAY_CRDS"
         )
+    return folder
+
+
+def certificate(name, key, issuer=None, issuer_key=None):
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer.subject if issuer else subject)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+        now + datetime.timedelta(days=2)
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+    return builder.sign(issuer_key or key, hashes.SHA256())
+
+
+def write(folder, name, issuer=None, issuer_key=None):
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = certificate(name, key, issuer, issuer_key)
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    (folder / f"{name}.crt").write_bytes(made.public_bytes(PEM))
+    (folder / f"{name}.key").write_bytes(key.private_bytes(PEM, pkcs8, serialization.NoEncryption()))
+    return made, key
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority, a server's certificate and a client's, each with its key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = write(folder, "ca")
+    for name in ("tls", "tenant-acme"):
+        write(folder, name, *authority)
     return folder

@@ -1,6 +1,5 @@
 """The front's container, for real: its own command line becomes HAProxy, mTLS in front of a gRPC server."""
 
-import datetime
 import socket
 import subprocess
 import sys
@@ -12,16 +11,10 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.front.haproxy import MAX_SERVERS, Front, render
-
-PEM = serialization.Encoding.PEM
 
 
 class Backend(pb_grpc.GenerationServiceServicer):
@@ -29,28 +22,6 @@ class Backend(pb_grpc.GenerationServiceServicer):
 
     def Generate(self, request, context):
         return pb.GenerateResponse(text=dict(context.invocation_metadata()).get("x-client-cn", ""))
-
-
-def certificate(name, key, issuer=None, issuer_key=None):
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer.subject if issuer else subject)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
-        now + datetime.timedelta(days=2)
-    )
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-    return builder.sign(issuer_key or key, hashes.SHA256())
-
-
-def write(folder, name, issuer=None, issuer_key=None):
-    key = ec.generate_private_key(ec.SECP256R1())
-    made = certificate(name, key, issuer, issuer_key)
-    pkcs8 = serialization.PrivateFormat.PKCS8
-    (folder / f"{name}.crt").write_bytes(made.public_bytes(PEM))
-    (folder / f"{name}.key").write_bytes(key.private_bytes(PEM, pkcs8, serialization.NoEncryption()))
-    return made, key
 
 
 def free_port():
@@ -70,12 +41,9 @@ def grpc_server():
 
 
 @pytest.fixture(scope="module")
-def front(chart, tmp_path_factory):
-    """The port of a running front, and the folder of its certificates."""
+def front(chart, certificates, tmp_path_factory):
+    """The ports of a running front: for clients and for the kubelet."""
     folder = tmp_path_factory.mktemp("front")
-    authority = write(folder, "ca")
-    for name in ("tls", "tenant-acme"):
-        write(folder, name, *authority)
     port, health = free_port(), free_port()
     sets = (f"config.front.port={port}", f"front.healthPort={health}")
     release = chart.render(file="values-multi-tenant.yaml", sets=sets)
@@ -84,7 +52,7 @@ def front(chart, tmp_path_factory):
     with grpc_server() as backend:
         moved = {
             "/etc/reasonserve/config": str(folder),
-            "/etc/reasonserve/tls": str(folder),
+            "/etc/reasonserve/tls": str(certificates),
             "rs-reasonserve-serve-svc.serving.svc:9000": f"127.0.0.1:{backend}",
             "rs-reasonserve-serve-svc.serving.svc:8000": f"127.0.0.1:{backend}",
         }
@@ -93,7 +61,7 @@ def front(chart, tmp_path_factory):
             argv = [word.replace(there, here) for word in argv]
         with subprocess.Popen(argv) as process:
             wait_for(port, process)
-            yield port, health, folder
+            yield port, health
             process.terminate()
 
 
@@ -112,16 +80,16 @@ def answer(port, credentials):
         return pb_grpc.GenerationServiceStub(channel).Generate(pb.GenerateRequest(), timeout=10).text
 
 
-def test_a_client_is_who_its_certificate_says(front):
-    port, _, folder = front
-    authority, key, own = [(folder / name).read_bytes() for name in ("ca.crt", "tenant-acme.key", "tenant-acme.crt")]
-    assert answer(port, grpc.ssl_channel_credentials(authority, key, own)) == "tenant-acme"
+def test_a_client_is_who_its_certificate_says(front, certificates):
+    authority, key, own = [
+        (certificates / name).read_bytes() for name in ("ca.crt", "tenant-acme.key", "tenant-acme.crt")
+    ]
+    assert answer(front[0], grpc.ssl_channel_credentials(authority, key, own)) == "tenant-acme"
 
 
-def test_without_a_certificate_nobody_gets_in(front):
-    port, _, folder = front
+def test_without_a_certificate_nobody_gets_in(front, certificates):
     with pytest.raises(grpc.RpcError) as refusal:
-        answer(port, grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes()))
+        answer(front[0], grpc.ssl_channel_credentials((certificates / "ca.crt").read_bytes()))
     assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 ROOT = Path(__file__).parents[3]
 CRDS = ("ray.io_rayservices", "ray.io_rayclusters")
@@ -105,7 +107,9 @@ def start(binaries, folder, running):
     flags += (f"--listen-peer-urls=http://127.0.0.1:{peer}", "--unsafe-no-fsync")
     spawn(running, folder / "etcd.log", binaries / "etcd", *flags)
     (folder / "tokens.csv").write_text('administrator,admin,admin,"system:masters"\n')
-    subprocess.run(["openssl", "genrsa", "-out", folder / "sa.key", "2048"], check=True, capture_output=True)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    (folder / "sa.key").write_bytes(pem)
     server = spawn(
         running, folder / "api.log", binaries / "kube-apiserver", f"--etcd-servers={client}", f"--secure-port={port}",
         "--bind-address=127.0.0.1", f"--cert-dir={folder}/certs", f"--token-auth-file={folder}/tokens.csv",

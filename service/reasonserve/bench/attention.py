@@ -167,7 +167,9 @@ def _compressed(slots_RN: torch.Tensor, lengths_B: torch.Tensor) -> Segments:
     counts_H[1] += owned * HEADS - int(counts_H.sum())
     cells_BN = (slots_RN[:, PREFIX : PREFIX + owned].long()[..., None] * HEADS + torch.arange(HEADS)).flatten(1)
     order_N = torch.randperm(cells_BN.shape[1], generator=torch.Generator().manual_seed(1))
-    lists = [part.sort().values for part in cells_BN[:, order_N].split(counts_H.tolist(), dim=1)]
+    lists = [
+        part.sort().values for part in torch.tensor_split(cells_BN[:, order_N], counts_H.cumsum(0)[:-1].tolist(), 1)
+    ]
     cells_TLHK = torch.zeros((batch, 1, HEADS, int(counts_H.max())), dtype=torch.int64)
     for head, part in enumerate(lists):
         cells_TLHK[:, 0, head, : part.shape[1]] = part

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from reasonserve.errors import StartupError
 from reasonserve.replica.protocol import EngineChunk
-from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, split_chunk, thinking_after
+from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, opens_reasoning, split_chunk
 
 THOUGHT, ANSWER = "2 < 3, and </thin is no tag", "So: <b>3</b>."
 WHOLE = f"<think>{THOUGHT}</think>{ANSWER}"
 
 
-def split(pieces, parser="qwen3", thinking="own"):
-    splitter = ReasoningSplitter(parser, thinking, tokenizer=None)
+def split(pieces, parser="qwen3", in_reasoning=False):
+    splitter = ReasoningSplitter(parser, in_reasoning, tokenizer=None)
     ends = ["", *[""] * (len(pieces) - 2), "stop"][-len(pieces) :]
     chunks = [
         split_chunk(splitter, EngineChunk(text=piece, token_ids=(1,), finish_reason=end))
@@ -40,12 +40,12 @@ def test_every_token_up_to_the_closing_tag_is_reasoning():
 
 
 def test_a_block_that_the_prompt_opened_needs_no_opening_tag():
-    assert split(["Hm", "</think>", "4"], thinking="open")[:2] == ("Hm", "4")
+    assert split(["Hm", "</think>", "4"], in_reasoning=True)[:2] == ("Hm", "4")
     assert split(["Hm", "</think>", "4"], parser="deepseek-r1")[:2] == ("Hm", "4")
 
 
 def test_an_answer_without_reasoning_stays_whole():
-    assert split(["It is ", "4."], thinking="off") == ("", "It is 4.", 0)
+    assert split(["It is ", "4."]) == ("", "It is 4.", 0)
 
 
 def test_reasoning_that_was_cut_short_has_no_answer():
@@ -53,16 +53,15 @@ def test_reasoning_that_was_cut_short_has_no_answer():
 
 
 @pytest.mark.parametrize(
-    ("end", "variables", "thinking"),
+    ("end", "opens"),
     [
-        ("<|im_start|>assistant\n", {}, "own"),
-        ("<|im_start|>assistant\n", {"enable_thinking": False}, "off"),
-        ("<|im_start|>assistant\n<think>\n", {}, "open"),
-        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", {}, "off"),
+        ("<|im_start|>assistant\n", False),
+        ("<|im_start|>assistant\n<think>\n", True),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", False),
     ],
 )
-def test_the_prompts_end_tells_whether_the_model_thinks(end, variables, thinking):
-    assert thinking_after(end, load_detector("qwen3"), variables) == thinking
+def test_the_prompts_end_tells_whether_it_opened_a_block(end, opens):
+    assert opens_reasoning(end, load_detector("qwen3")) == opens
 
 
 def test_an_unknown_parser_stops_the_start():

@@ -19,7 +19,7 @@ def engine_requests(call: GenerateCall, prompt: ChatPrompt, sampling: Sampling, 
             kv=grant.kv,
             cache_salt=call.tenant_id,
             separate_reasoning=call.separate_reasoning,
-            thinking=prompt.thinking,
+            in_reasoning=prompt.in_reasoning,
         )
         for index in range(call.num_outputs)
     ]

@@ -9,8 +9,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 from reasonserve.kv import Handshake, KvCounters, KvRequest
 
 GrammarKind = Literal["json_schema", "regex", "ebnf"]
-Thinking = Literal["off", "own", "open"]
-"""Whether a prompt makes the model reason first: no; the model opens the block itself; the prompt has opened it."""
 
 
 class Grammar(NamedTuple):
@@ -71,11 +69,11 @@ class ChatPrompt(NamedTuple):
 
     Attributes:
         ids: Token ids.
-        thinking: Whether the model is expected to reason before it answers.
+        in_reasoning: Whether its end has opened a block of reasoning.
     """
 
     ids: list[int]
-    thinking: Thinking = "off"
+    in_reasoning: bool = False
 
 
 class TokenChance(NamedTuple):
@@ -115,7 +113,7 @@ class EngineRequest:
         kv: How the request spends its KV memory.
         cache_salt: Keeps tenants' prefix caches apart; requests with different salts never share entries.
         separate_reasoning: Whether the reasoning parser, where there is one, splits the text.
-        thinking: Whether the prompt makes the model reason first; a grammar then binds what follows.
+        in_reasoning: Whether the prompt has opened a block of reasoning; a grammar binds what follows the block then.
     """
 
     request_id: str
@@ -124,7 +122,7 @@ class EngineRequest:
     kv: KvRequest
     cache_salt: str = ""
     separate_reasoning: bool = False
-    thinking: Thinking = "off"
+    in_reasoning: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from reasonserve.errors import StartupError
-from reasonserve.replica.protocol import EngineChunk, Thinking
+from reasonserve.replica.protocol import EngineChunk
 
 
 class Detector(Protocol):
     """What of SGLang's reasoning detectors is read here."""
 
     think_start_token: str
-    think_end_token: str
-    reasoning_default: str
 
 
 def load_detector(name: str) -> Detector:
@@ -35,23 +32,14 @@ def load_detector(name: str) -> Detector:
     return detector
 
 
-def thinking_after(prompt_end: str, detector: Detector, variables: Mapping[str, Any]) -> Thinking:
-    """Returns whether a rendered conversation makes the model reason first.
+def opens_reasoning(prompt_end: str, detector: Detector) -> bool:
+    """Returns whether a rendered conversation ends inside a block of reasoning.
 
     Args:
-        prompt_end: Last characters of the rendered prompt.
+        prompt_end: Its last characters.
         detector: Of the model's parser.
-        variables: What the request gave the chat template.
     """
-    end = prompt_end.rstrip()
-    if end.endswith(detector.think_start_token):
-        return "open"
-    if end.endswith(detector.think_end_token):
-        return "off"
-    switch = detector.reasoning_default
-    if switch == "always" or (switch in ("thinking", "enable_thinking") and variables.get(switch) is not False):
-        return "own"
-    return "off"
+    return prompt_end.rstrip().endswith(detector.think_start_token)
 
 
 class ReasoningSplitter:
@@ -59,14 +47,14 @@ class ReasoningSplitter:
 
     Args:
         parser: Name of SGLang's parser.
-        thinking: What the prompt makes the model do.
+        in_reasoning: Whether the prompt has opened a block of reasoning.
         tokenizer: The model's.
     """
 
-    def __init__(self, parser: str, thinking: Thinking, tokenizer: Any) -> None:
+    def __init__(self, parser: str, in_reasoning: bool, tokenizer: Any) -> None:
         from sglang.srt.parser.reasoning_parser import ReasoningParser
 
-        force = True if thinking == "open" else None
+        force = True if in_reasoning else None
         self._parser = ReasoningParser(model_type=parser, force_reasoning=force, tokenizer=tokenizer)
         self._answered = False
         self._undecided_tokens = 0

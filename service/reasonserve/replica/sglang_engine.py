@@ -21,7 +21,7 @@ from reasonserve.replica.launch import (
     without_signal_handlers,
 )
 from reasonserve.replica.protocol import ChatPrompt, EngineChunk, EngineLoad, EngineRequest, is_output_of
-from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, split_chunk, thinking_after
+from reasonserve.replica.reasoning import ReasoningSplitter, load_detector, opens_reasoning, split_chunk
 from reasonserve.replica.translate import engine_chunk, sampling_params
 
 _PROMPT_END_TOKENS = 16
@@ -130,7 +130,7 @@ class SglangEngine:
         if self._detector is None:
             return ChatPrompt(list(ids))
         end = self._tokenizer.decode(ids[-_PROMPT_END_TOKENS:])
-        return ChatPrompt(list(ids), thinking_after(end, self._detector, variables))
+        return ChatPrompt(list(ids), opens_reasoning(end, self._detector))
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
         """Yields the output as it grows; closing the generator aborts the request in the engine."""
@@ -159,7 +159,7 @@ class SglangEngine:
             sampling_params=sampling_params(request),
             return_logprob=top_logprobs is not None,
             top_logprobs_num=top_logprobs or 0,
-            require_reasoning=self._detector is not None and request.thinking != "off",
+            require_reasoning=request.in_reasoning,
             rid=request.request_id,
             cache_salt=request.cache_salt or None,
             stream=True,
@@ -169,7 +169,7 @@ class SglangEngine:
     def _splitter(self, request: EngineRequest) -> ReasoningSplitter | None:
         if self._detector is None or not request.separate_reasoning:
             return None
-        return ReasoningSplitter(self.reasoning_parser, request.thinking, self._tokenizer)
+        return ReasoningSplitter(self.reasoning_parser, request.in_reasoning, self._tokenizer)
 
     def _text_of(self, token_id: int) -> str:
         return str(self._tokenizer.decode([token_id]))

@@ -68,6 +68,25 @@ def attention(
 
 
 @app.command()
+def decode(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+    """What the plugin costs per token: loaded but unused, in use without rounds, and with rounds.
+
+    Example: python -m reasonserve.bench decode --quick --json decode.json
+    """
+    from reasonserve.bench import decode as comparison
+    from reasonserve.bench.memory import make_prompts
+
+    console = make_console()
+    header = print_machine(console)
+    setup = comparison.QUICK if quick else comparison.FULL
+    folder = str(resolve_model(model))
+    with Progress(console=console, transient=True) as progress:
+        rows = comparison.measure(setup, folder, make_prompts(folder, max(setup.batches)), progress)
+    console.print(comparison.table(rows))
+    write_json(json_file, header, comparison.as_json(setup, rows))
+
+
+@app.command()
 def exact(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
     """Whether greedy tokens are those of stock SGLang, and with rounds those of transformers under masks.
 

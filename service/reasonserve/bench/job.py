@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import ReasonServeError
 from reasonserve.kv import KvRequest
@@ -53,7 +55,7 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
     """
     (folder / "job.json").write_text(json.dumps(job))
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **job.get("environment", {})}
-    if job["engine"] == "stock":
+    if job["engine"] == "stock" and "SGLANG_PLUGINS" not in job.get("environment", {}):
         environment["SGLANG_PLUGINS"] = _STOCK_PLUGINS
     module = job.get("module", "reasonserve.bench.job")
     command = [sys.executable, "-m", module, str(folder / "job.json"), str(folder / "out.json")]
@@ -161,18 +163,25 @@ async def _watch_running(manager: Any, peak: list[int]) -> None:
         await asyncio.sleep(0.05)
 
 
+def _processor_seconds() -> float:
+    """Returns the processor time that the engine's processes have taken."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(t.user + t.system for t in times)
+
+
 async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
     run = _run_stock if job["engine"] == "stock" else _run_reasonserve
     results: Results = {"waves": []}
     for wave in job["waves"]:
         peak = [0]
         watch = asyncio.create_task(_watch_running(manager, peak))
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), _processor_seconds()
         outputs = await asyncio.gather(*[run(engine, request) for request in wave])
         seconds = time.perf_counter() - started
         watch.cancel()
         results |= {request["id"]: output for request, output in zip(wave, outputs, strict=True)}
-        results["waves"].append({"seconds": seconds, "most_running": peak[0]})
+        worked = _processor_seconds() - worked
+        results["waves"].append({"seconds": seconds, "processor_s": worked, "most_running": peak[0]})
         if "waves_file" in job:
             with Path(job["waves_file"]).open("a") as file:
                 file.write(json.dumps({"seconds": seconds, "outputs": outputs}) + "\n")

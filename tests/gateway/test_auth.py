@@ -111,3 +111,29 @@ async def test_keys_are_not_kept(auth):
         await auth.tenant_of("other-secret")
     assert "good" not in repr(vars(auth))
     assert "other-secret" not in repr(vars(auth))
+
+
+async def test_an_answer_is_as_old_as_its_question(controller):
+    async def slow(key):
+        tenant_id = await controller.resolve(key)
+        controller.now += 4.0  # revoked now, after the controller looked and before its answer came
+        return tenant_id
+
+    auth = Authenticator(slow, key_cache_s=5.0, clock=lambda: controller.now)
+    assert await auth.tenant_of("good") == "acme"
+    del controller.keys["good"]
+    controller.now = 5.0
+    with pytest.raises(UnauthenticatedError):
+        await auth.tenant_of("good")
+
+
+async def test_each_check_is_told(controller):
+    told = []
+    auth = Authenticator(controller.resolve, key_cache_s=5.0, checked=told.append, clock=lambda: controller.now)
+    await auth.tenant_of("good")
+    await auth.tenant_of("good")
+    with pytest.raises(UnauthenticatedError):
+        await auth.tenant_of("wrong")
+    controller.now, controller.away = 6.0, True
+    await asyncio.gather(auth.tenant_of("good"), auth.tenant_of("good"))
+    assert told == ["miss", "hit", "refused", "stale", "stale"]

@@ -21,6 +21,9 @@ def test_import_contracts(root: Path) -> None:
         ("reasonserve.controller.main", {"torch", "triton", "ray", "sglang", "transformers"}),
         ("reasonserve.gateway.validate", {"torch", "triton", "ray", "sglang", "transformers"}),
         ("reasonserve.cli.main", {"torch", "triton", "ray", "sglang", "transformers"}),
+        ("reasonserve.node.front", {"torch", "triton", "ray", "sglang", "transformers"}),
+        ("reasonserve.node.smoke", {"torch", "triton", "ray", "sglang", "transformers"}),
+        ("reasonserve.plan.sizing", {"torch", "numpy", "ray", "sglang", "grpc"}),
         ("reasonserve.models.fingerprint", {"torch", "numpy", "pydantic", "grpc"}),
     ],
 )

@@ -13,6 +13,10 @@ from reasonalloc.ops.compact import kernel as compact_kernel
 from reasonalloc.ops.compact import reference as compact_reference
 from reasonalloc.ops.keep import kernel as keep_kernel
 from reasonalloc.ops.keep import reference as keep_reference
+from reasonalloc.ops.observe import kernel as observe_kernel
+from reasonalloc.ops.observe import reference as observe_reference
+from reasonalloc.ops.redundancy import kernel as redundancy_kernel
+from reasonalloc.ops.redundancy import reference as redundancy_reference
 from reasonalloc.ops.route import kernel as route_kernel
 from reasonalloc.ops.route import reference as route_reference
 from reasonalloc.ops.score import kernel as score_kernel
@@ -112,9 +116,17 @@ def check_score(device: torch.device) -> None:
             ~valid_mask(lengths, WIDTH)[..., None], torch.nan
         )
         arguments = inputs.normal(ROWS, WINDOW, HEADS * GROUP, 128).to(dtype), keys.to(dtype), lengths
-        options: dict[str, Any] = {"mix": 0.1, "pool": 7, "threshold": 0.5, "length_free": True, "transient_bytes": 0}
+        redundancy: dict[str, Any] = {"threshold": 0.5, "spare_first": False, "transient_bytes": 0}
+        options = redundancy | {"mix": 0.1, "pool": 7, "length_free": True}
         expected = score_reference.rkv_score(*arguments, window=WINDOW)
         _assert_close(score_kernel.rkv_score(*_moved(device, *arguments), window=WINDOW, **options), expected)
+        expected = redundancy_reference.mean_cosine(*arguments[1:], spare_first=True)
+        redundancy["spare_first"] = True
+        _assert_close(redundancy_kernel.mean_cosine(*_moved(device, *arguments[1:]), **redundancy), expected)
+        for group in ("max", "max_of_means", "mean"):
+            variant = {"window": WINDOW, "scope": "causal", "group": group}
+            expected = observe_reference.window_attention(*arguments, **variant)
+            _assert_close(observe_kernel.window_attention(*_moved(device, *arguments), **variant), expected)
 
 
 def check_decisions(device: torch.device) -> None:

@@ -16,6 +16,8 @@ def test_passes(device, name):
     ("name", "op", "function"),
     [
         ("attend_cells", "attend", "attend_cells"),
+        ("score", "observe", "window_attention"),
+        ("score", "redundancy", "mean_cosine"),
         ("route, keep and split", "keep", "keep_top"),
     ],
 )

@@ -25,7 +25,7 @@ def test_absent_options_are_none() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "h3o"}, r"kv\.method is not known: method is 'h3o'; give one of reasonalloc, .* full is no compression"),
+        ({"method": "h3o"}, r"kv\.method is not known: method is 'h3o'; give one of reasonalloc, .* full is no com"),
         ({"budget_tokens": 31}, r"kv\.budget_tokens is 31; allowed: 32 or more"),
         ({"prompt_mode": "lost"}, r"kv\.prompt_mode is 'lost'; allowed: pinned, evictable"),
         ({"colour": "blue"}, r"colour"),

@@ -61,10 +61,10 @@ def attend_segments(
 
 def _program(lists: tuple[Any, ...]) -> _Program:
     """Chooses by the work that there is, which decides nothing else."""
-    _, _, prefix, tail_start, tail_end, cells, owned, _ = lists
+    _, _, prefix, tail_start, tail_end, cells, owned, table_rows = lists
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    slots = int((prefix + tail_end - tail_start).sum())
-    if threads == 1 or (slots * owned.shape[1] <= SERIAL_CELLS and cells.shape[2] * len(prefix) <= SERIAL_CELLS):
+    slots, compressed = int((prefix + tail_end - tail_start).sum()), np.count_nonzero(table_rows >= 0)
+    if threads == 1 or (slots + compressed * cells.shape[2]) * owned.shape[1] <= SERIAL_CELLS:
         return _attend_serial
     numba.set_num_threads(threads)
     return _attend_parallel

@@ -124,7 +124,7 @@ def check_score(device: torch.device) -> None:
         redundancy["spare_first"] = True
         _assert_close(redundancy_kernel.mean_cosine(*_moved(device, *arguments[1:]), **redundancy), expected)
         for group in ("max", "max_of_means", "mean"):
-            variant = {"window": WINDOW, "scope": "causal", "group": group}
+            variant: dict[str, Any] = {"window": WINDOW, "scope": "causal", "group": group}
             expected = observe_reference.window_attention(*arguments, **variant)
             _assert_close(observe_kernel.window_attention(*_moved(device, *arguments), **variant), expected)
 

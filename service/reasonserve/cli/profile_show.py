@@ -14,7 +14,7 @@ from reasonserve.errors import InvalidRequestError
 if TYPE_CHECKING:
     from reasonalloc.profile import LayerProfile
 
-_BAR_WIDTH = 16
+_BAR_WIDTH = 12
 
 ProfileFile = Annotated[Path, typer.Argument(help="JSON file made by `profile calibrate`.")]
 

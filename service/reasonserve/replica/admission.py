@@ -57,6 +57,7 @@ class Admission:
     def apply_lease(self, lease: Lease, *, granted_at: float, now: float) -> None:
         """Puts a lease in force; see ``LeaseTerms.apply``. A smaller one squeezes whom it was taken from."""
         self._terms.apply(lease, granted_at=granted_at)
+        self._pressure.enforce_leases(now=now)
         self._settle(now)
 
     def allowed_slots(self, tenant_id: str, *, now: float) -> int:
@@ -140,6 +141,7 @@ class Admission:
 
     def tick(self, *, now: float) -> None:
         """Looks at everything again: a lease may have lapsed, and budgets grow back only after a quiet time."""
+        self._pressure.enforce_leases(now=now)
         self._settle(now)
 
     def take(self) -> tuple[dict[str, Grant], dict[str, int]]:

@@ -104,21 +104,29 @@ class Account:
         blocks: Its prompt blocks.
         reserved: What they hold.
         firm: What they keep when they are squeezed as far as they can be.
+        squeezed: What was taken from them.
     """
 
     requests: dict[str, Reservation] = field(default_factory=dict)
     blocks: HeldBlocks = field(default_factory=HeldBlocks)
     reserved: int = 0
     firm: int = 0
+    squeezed: int = 0
 
 
 class Book:
-    """The reservations of one replica."""
+    """The reservations of one replica.
+
+    Attributes:
+        total: Slots reserved in all.
+        version: Grows with every change, so that sums over all tenants need not be taken twice.
+    """
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._tenants: dict[str, str] = {}
         self.total = 0
+        self.version = 0
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._tenants
@@ -149,7 +157,7 @@ class Book:
         account.requests[reservation.request_id] = reservation
         self._tenants[reservation.request_id] = reservation.tenant_id
         shared = BLOCK_TOKENS * account.blocks.hold(reservation.blocks)
-        self._move(account, reservation.slots + shared, reservation.firm_slots + shared)
+        self._move(account, reservation.slots + shared, reservation.firm_slots + shared, reservation.squeezed_slots)
 
     def remove(self, request_id: str) -> int:
         """Strikes a request out; returns the slots that come free, 0 when it holds none (any more)."""
@@ -159,7 +167,7 @@ class Book:
         account = self._accounts[tenant_id]
         reservation = account.requests.pop(request_id)
         shared = BLOCK_TOKENS * account.blocks.drop(reservation.blocks)
-        self._move(account, -reservation.slots - shared, -reservation.firm_slots - shared)
+        self._move(account, -reservation.slots - shared, -reservation.firm_slots - shared, -reservation.squeezed_slots)
         return reservation.slots + shared
 
     def set_budget(self, request_id: str, budget: int) -> None:
@@ -183,18 +191,22 @@ class Book:
             assert account.reserved == shared + sum(r.slots for r in account.requests.values())
             assert account.firm == shared + sum(r.firm_slots for r in account.requests.values())
             assert account.firm <= account.reserved
+            assert account.squeezed == sum(r.squeezed_slots for r in account.requests.values())
         assert self.total == sum(account.reserved for account in self._accounts.values())
         assert self._tenants == {r.request_id: r.tenant_id for r in self.reservations()}
 
     def _change(self, request_id: str, **fields: int) -> None:
         account = self._accounts[self._tenants[request_id]]
         reservation = account.requests[request_id]
-        slots, firm = reservation.slots, reservation.firm_slots
+        slots, firm, squeezed = reservation.slots, reservation.firm_slots, reservation.squeezed_slots
         for name, value in fields.items():
             setattr(reservation, name, value)
-        self._move(account, reservation.slots - slots, reservation.firm_slots - firm)
+        now = (reservation.slots - slots, reservation.firm_slots - firm, reservation.squeezed_slots - squeezed)
+        self._move(account, *now)
 
-    def _move(self, account: Account, reserved: int, firm: int) -> None:
+    def _move(self, account: Account, reserved: int, firm: int, squeezed: int) -> None:
         account.reserved += reserved
         account.firm += firm
+        account.squeezed += squeezed
         self.total += reserved
+        self.version += 1

@@ -38,6 +38,7 @@ class TenantUse:
 @dataclass(slots=True)
 class _Tenant:
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    typical: int = 0
     refused: int = 0
     expected: list[tuple[float, int]] = field(default_factory=list)  # (expected back until, slots)
     released: ReleaseRate | None = None
@@ -57,12 +58,14 @@ class Demand:
 
     def asked(self, tenant_id: str, slots: int) -> None:
         """Notes what a request would hold unshrunk."""
-        self._of(tenant_id).recent.append(slots)
+        tenant = self._of(tenant_id)
+        tenant.recent.append(slots)
+        tenant.typical = max(tenant.recent)
 
     def typical_slots(self, tenant_id: str, default: int) -> int:
         """Returns the largest of the sizes last asked for, or a default before the first."""
         tenant = self._tenants.get(tenant_id)
-        return max(tenant.recent, default=default) if tenant else default
+        return tenant.typical if tenant and tenant.typical else default
 
     def refused(self, tenant_id: str, slots: int, *, until: float) -> None:
         """Notes a refusal; it counts as demand until the client is due again."""
@@ -125,7 +128,7 @@ class Demand:
             active_requests=len(account.requests),
             refused_requests=tenant.refused,
             queued_requests=len(queued),
-            squeezed_slots=sum(r.squeezed_slots for r in account.requests.values()),
+            squeezed_slots=account.squeezed,
         )
 
     def _of(self, tenant_id: str) -> _Tenant:

@@ -34,6 +34,9 @@ class LeaseTerms:
 
     Args:
         pool_slots: Slots of the engine's KV pool.
+
+    Attributes:
+        home_total: Sum of the home shares; at most the pool.
     """
 
     def __init__(self, *, pool_slots: int) -> None:
@@ -41,6 +44,7 @@ class LeaseTerms:
         self._lease: Lease | None = None
         self._lapses_at = 0.0
         self._home: dict[str, int] = {}
+        self.home_total = 0
 
     def apply(self, lease: Lease, *, granted_at: float) -> None:
         """Puts a lease in force, in place of the one before.
@@ -61,6 +65,7 @@ class LeaseTerms:
         whole = max(self._pool_slots * max(1, lease.num_replicas), guaranteed, 1)
         shares = ((t, terms.guaranteed_slots * self._pool_slots // whole) for t, terms in lease.tenants.items())
         self._home = {tenant_id: share for tenant_id, share in shares if share}
+        self.home_total = sum(self._home.values())
 
     @property
     def home_shares(self) -> Mapping[str, int]:

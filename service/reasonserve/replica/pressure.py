@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
-from reasonserve.replica.book import Account, Book
+from reasonserve.replica.book import Book
 from reasonserve.replica.demand import Demand
 from reasonserve.replica.lease import LeaseTerms
 from reasonserve.replica.squeeze import Bounded, freed, plan_growth, plan_squeeze
@@ -35,6 +35,7 @@ class Pressure:
         self._budgets: dict[str, int] = {}
         self._squeezed_at: dict[str, float] = {}
         self._claims: dict[str, int] = {}
+        self._sums = (-1, 0, 0)  # (version of the book, firm slots lent, headroom), over all tenants
 
     def take(self) -> dict[str, int]:
         """Returns, once, the budgets that moved, by request id."""
@@ -48,6 +49,7 @@ class Pressure:
     def claim(self, slots: dict[str, int]) -> None:
         """Says what tenants' waiting requests need, by tenant id; kept free for them inside their home shares."""
         self._claims = slots
+        self._sums = (-1, 0, 0)
 
     def lease_room(self, tenant_id: str, *, now: float) -> int:
         """Returns what a tenant may reserve on top, pool aside; negative when its lease shrank."""
@@ -94,25 +96,32 @@ class Pressure:
         self._move(plan, tenant_id, now)
         return True
 
+    def enforce_leases(self, *, now: float) -> None:
+        """Squeezes whose lease shrank or lapsed."""
+        for tenant_id, account in self._book.accounts.items():
+            if account.requests and self._terms.is_known(tenant_id):
+                excess = -self.lease_room(tenant_id, now=now)
+                if excess > 0:
+                    self._squeeze_all(tenant_id, excess, now)
+
     def rebalance(self, waiting: Collection[str], *, now: float) -> None:
-        """Squeezes whose lease shrank and whose loans stand in another's way, then lets budgets grow into what is left.
+        """Squeezes whose loans stand in another's way, then lets budgets grow into what is left.
 
         Args:
             waiting: Tenants with waiting requests: theirs do not grow.
             now: The time.
         """
-        known = [t for t, account in self._book.accounts.items() if account.requests and self._terms.is_known(t)]
-        for tenant_id in known:
-            excess = -self.lease_room(tenant_id, now=now)
-            if excess > 0:
-                self._squeeze_all(tenant_id, excess, now)
         self._call_back(self._headroom() - self.pool_room(), besides=None, now=now)
-        for tenant_id in known:
-            if tenant_id not in waiting and now - self._squeezed_at.get(tenant_id, now) >= GROW_AFTER_S:
+        squeezed = [t for t, account in self._book.accounts.items() if account.squeezed and t not in waiting]
+        for tenant_id in squeezed:
+            quiet_s = now - self._squeezed_at.get(tenant_id, now)
+            if quiet_s >= GROW_AFTER_S and self._terms.is_known(tenant_id):
                 self._grow(tenant_id, now)
 
     def _call_back(self, slots: int, *, besides: str | None, now: float) -> None:
         """Squeezes tenants above their home shares, the farthest above for its weight first."""
+        if slots <= 0:
+            return
         homes = self._terms.home_shares
         loans = {
             t: account.reserved - homes.get(t, 0)
@@ -169,20 +178,27 @@ class Pressure:
     def _can_be_called_back(self, tenant_id: str, firm: int) -> bool:
         """Returns whether every home share could still be freed by squeezing after firm slots are lent."""
         homes = self._terms.home_shares
-        lent = sum(max(0, account.firm - homes.get(t, 0)) for t, account in self._others(tenant_id))
-        mine = max(0, self._book.account(tenant_id).firm + firm - homes.get(tenant_id, 0))
-        return sum(homes.values()) + lent + mine <= self._pool_slots
-
-    def _others(self, tenant_id: str) -> Iterable[tuple[str, Account]]:
-        return ((t, account) for t, account in self._book.accounts.items() if t != tenant_id)
+        home, mine = homes.get(tenant_id, 0), self._book.account(tenant_id).firm
+        lent = self._all()[1] - max(0, mine - home) + max(0, mine + firm - home)
+        return self._terms.home_total + lent <= self._pool_slots
 
     def _headroom(self, *, besides: str | None = None) -> int:
         """Returns what is kept free for tenants below their home shares: a typical request, and those that wait."""
-        return sum(
-            max(0, min(self._home_room(t), self._claims.get(t, 0) + self._typical(t)))
-            for t in self._terms.home_shares
-            if t != besides
-        )
+        own = self._headroom_of(besides) if besides in self._terms.home_shares else 0
+        return self._all()[2] - own
+
+    def _headroom_of(self, tenant_id: str | None) -> int:
+        if tenant_id is None:
+            return 0
+        return max(0, min(self._home_room(tenant_id), self._claims.get(tenant_id, 0) + self._typical(tenant_id)))
+
+    def _all(self) -> tuple[int, int, int]:
+        """Returns the sums over all tenants, taken anew after a change."""
+        if self._sums[0] != self._book.version:
+            homes = self._terms.home_shares
+            lent = sum(max(0, account.firm - homes.get(t, 0)) for t, account in self._book.accounts.items())
+            self._sums = (self._book.version, lent, sum(map(self._headroom_of, homes)))
+        return self._sums
 
     def _typical(self, tenant_id: str) -> int:
         default = self._terms.of(tenant_id).default_tokens + 2 * self._buffer_tokens

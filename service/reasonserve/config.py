@@ -121,7 +121,7 @@ class GatewayConfig(_Closed):
 
     Attributes:
         port: gRPC port of Ray Serve's proxy.
-        http_port: HTTP port of Ray Serve's proxy (health only).
+        http_port: HTTP port of Ray Serve's proxy: the OpenAI-compatible API, and health.
         key_cache_s: How long a resolved tenant key is trusted without asking again.
         max_input_bytes: Largest request message.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from reasonserve.chart.base import Peer, Resources
+from reasonserve.chart.base import Peer, Placement, Resources
 from reasonserve.chart.schema import sentences
 from reasonserve.chart.values import CONFIG, ReplicaGroup, Values
 from reasonserve.config import ServiceConfig
@@ -32,11 +32,13 @@ def config_defaults() -> dict[str, Any]:
 
 
 def fields(section: BaseModel) -> Iterator[tuple[str, str, Any]]:
-    """Yields key, sentence and value of each field; a base class's sentences serve where its own are silent."""
+    """Yields key, sentence and value of each field, where pods run last; a base class's sentences serve as its own."""
     said: dict[str, str] = {}
     for base in reversed(type(section).__mro__):
         said |= sentences(base.__dict__.get("__doc__") or "")[1]
-    for name, field in type(section).model_fields.items():
+    described = type(section).model_fields
+    for name in sorted(described, key=lambda name: name in Placement.model_fields):
+        field = described[name]
         value = getattr(section, name)
         yield field.alias or name, said.get(name) or sentences(type(value).__doc__ or "")[0], value
 

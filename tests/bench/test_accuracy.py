@@ -42,7 +42,7 @@ def test_the_small_model_answers_with_the_full_cache(bench: Bench, samples: Samp
     rows = {str(row.cell.contender): row for row in summary.summarize(bench, PLANNED, samples, "r-kv")}
     assert len(rows) == 4
     assert (rows["full"].accuracy, rows["full"].part, rows["full"].rounds) == (1.0, 1.0, 0.0)
-    assert rows["r-kv"].rounds >= 8
+    assert rows["r-kv"].rounds > 0
     assert rows["random-pinned"].peak_slots <= 256 + 16
 
 

@@ -174,3 +174,22 @@ async def test_queue_and_squeezes_are_reported():
         client.use_changed()
         (told,) = (await controller.report(lambda r: r.tenants and r.tenants[0].queued_requests)).tenants
         assert (told.reserved_slots, told.wanted_slots, told.queued_requests, told.squeezed_slots) == (490, 110, 1, 0)
+
+
+def _answer(report_seq, ttl_s):
+    response = pb.LeaseResponse(epoch=1, num_replicas=2, seq=report_seq, report_seq=report_seq)
+    response.ttl.FromNanoseconds(int(ttl_s * 1e9))
+    tenant = tenant_pb.Tenant(tenant_id="a", limit_slots=1000)
+    response.tenants.append(pb.TenantLease(tenant=tenant, slots=500))
+    return response
+
+
+async def test_a_lease_counts_from_the_report_that_it_answers():
+    """An answer that was long on its way extends nothing; one without a new report shortens nothing."""
+    async with running(ttl_s=300) as (_, admission, client):
+        await client.stop()
+        client._sent = {1: 10.0, 2: 20.0, 3: 30.0}
+        for report_seq, ttl_s, lapses_at in ((1, 8, 18), (2, 8, 28), (2, 5, 28), (3, 8, 38)):
+            client._apply(_answer(report_seq, ttl_s))
+            assert admission.leases_in_force(now=lapses_at - 0.1)
+            assert not admission.leases_in_force(now=lapses_at + 0.1)

@@ -40,6 +40,7 @@ class Answers:
             tenants=[_lease(ledger.state.tenants[t], terms[t][1]) for t in changed],
             num_replicas=ledger.leases.num_replicas,
             incremental=incremental,
+            report_seq=replica.report.report_seq,
         )
         if replica.report.incremental:
             unknown = replica.report.tenants.keys() - ledger.state.tenants.keys()

@@ -206,6 +206,7 @@ class Report:
     Attributes:
         applied_seq: The last answer on its stream that is in force; None where it does not say.
         incremental: It is leased only the tenants that it names.
+        report_seq: Number of the report on its stream; 0 where it does not count.
     """
 
     replica_id: str
@@ -217,3 +218,4 @@ class Report:
     tenants: Mapping[str, TenantUse] = field(default_factory=dict)
     applied_seq: int | None = None
     incremental: bool = False
+    report_seq: int = 0

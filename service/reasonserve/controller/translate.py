@@ -137,6 +137,7 @@ def to_report(message: lease_pb.LeaseRequest) -> Report:
         tenants=_to_uses(message.tenants),
         applied_seq=message.applied_seq if message.HasField("applied_seq") else None,
         incremental=message.incremental,
+        report_seq=message.report_seq,
     )
 
 

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
@@ -97,6 +97,8 @@ class LeaseClient:
         self._reported_at = 0.0
         self._reported_used_slots = 0
         self._applied_seq = 0
+        self._sent: dict[int, float] = {}  # when which report of this stream was sent, from the last answered one on
+        self._answered: tuple[int, float] = (0, 0.0)  # the last report answered, and how long its lease lasts
         self._epoch = 0
         self._granted: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
@@ -149,6 +151,7 @@ class LeaseClient:
         """Opens a stream and sees it through its first lease, so that pauses only shorten once it works."""
         call = stubs(channel).leases.Lease(metadata=self._metadata)
         self._applied_seq = 0
+        self._sent, self._answered = {}, (0, 0.0)
         try:
             await self._report(call)
             responses = aiter(call)
@@ -200,7 +203,9 @@ class LeaseClient:
             profile_id=handshake.profile_id,
             tenants=self._demands(reported_at),
             applied_seq=self._applied_seq,
+            report_seq=max(self._sent, default=0) + 1,
         )
+        self._sent[report.report_seq] = reported_at
         await call.write(report)
         self._reported_at = reported_at
         self._reported_used_slots = load.used_slots
@@ -215,13 +220,27 @@ class LeaseClient:
     def _apply(self, response: pb.LeaseResponse) -> None:
         """Puts an answer in force; one that took slots away is confirmed at once, so that another may have them."""
         lease = to_lease(response, self._queue)
-        self._renewal_s = lease.ttl_s / 3
-        self._desk.apply_lease(lease, granted_at=self._reported_at)
+        granted_at, ttl_s = self._term(response.report_seq, lease.ttl_s)
+        self._renewal_s = ttl_s / 3
+        self._desk.apply_lease(replace(lease, ttl_s=ttl_s), granted_at=granted_at)
         self._applied_seq, self._epoch = response.seq, response.epoch
         granted = {tenant_id: terms.slots for tenant_id, terms in lease.tenants.items()}
         if any(granted.get(tenant_id, 0) < slots for tenant_id, slots in self._granted.items()):
             self._changed.set()
         self._granted = granted
+
+    def _term(self, report_seq: int, ttl_s: float) -> tuple[float, float]:
+        """Returns when the report that is answered was sent, and how long the lease lasts from then.
+
+        An answer that was long on its way extends nothing, and one that follows no new report shortens nothing.
+        """
+        if report_seq not in self._sent:
+            return self._reported_at, ttl_s  # a controller that does not say what it answers
+        last, last_ttl_s = self._answered
+        ttl_s = max(ttl_s, last_ttl_s) if report_seq == last else ttl_s
+        self._answered = (report_seq, ttl_s)
+        self._sent = {seq: sent_at for seq, sent_at in self._sent.items() if seq >= report_seq}
+        return self._sent[report_seq], ttl_s
 
 
 def to_lease(response: pb.LeaseResponse, queue: QueueLimits) -> Lease:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from reasonserve.api.v1 import tenant_service_pb2 as reasonserve_dot_api_dot_v1_dot_tenant__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reasonserve/api/v1/lease_service.proto\x12\x12reasonserve.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\'reasonserve/api/v1/tenant_service.proto\"\xfb\x01\n\x0cLeaseRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_slots\x18\x03 \x01(\x03\x12\x12\n\nused_slots\x18\x04 \x01(\x03\x12\x16\n\x0e\x62ytes_per_slot\x18\x05 \x01(\x03\x12\x12\n\nprofile_id\x18\x06 \x01(\t\x12\x31\n\x07tenants\x18\x07 \x03(\x0b\x32 .reasonserve.api.v1.TenantDemand\x12\x18\n\x0b\x61pplied_seq\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bincremental\x18\t \x01(\x08\x42\x0e\n\x0c_applied_seq\"\xc9\x01\n\x0cTenantDemand\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereserved_slots\x18\x02 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x03 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x04 \x01(\x05\x12\x18\n\x10refused_requests\x18\x05 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x06 \x01(\x03\x12\x17\n\x0fqueued_requests\x18\x07 \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\x08 \x01(\x03\"\xcb\x01\n\rLeaseResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x07tenants\x18\x03 \x03(\x0b\x32\x1f.reasonserve.api.v1.TenantLease\x12\x14\n\x0cnum_replicas\x18\x04 \x01(\x05\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12\x13\n\x0bincremental\x18\x06 \x01(\x08\x12\x19\n\x11\x61\x62sent_tenant_ids\x18\x07 \x03(\t\"H\n\x0bTenantLease\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\r\n\x05slots\x18\x02 \x01(\x03\x32`\n\x0cLeaseService\x12P\n\x05Lease\x12 .reasonserve.api.v1.LeaseRequest\x1a!.reasonserve.api.v1.LeaseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&reasonserve/api/v1/lease_service.proto\x12\x12reasonserve.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\'reasonserve/api/v1/tenant_service.proto\"\x8f\x02\n\x0cLeaseRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x63\x61pacity_slots\x18\x03 \x01(\x03\x12\x12\n\nused_slots\x18\x04 \x01(\x03\x12\x16\n\x0e\x62ytes_per_slot\x18\x05 \x01(\x03\x12\x12\n\nprofile_id\x18\x06 \x01(\t\x12\x31\n\x07tenants\x18\x07 \x03(\x0b\x32 .reasonserve.api.v1.TenantDemand\x12\x18\n\x0b\x61pplied_seq\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bincremental\x18\t \x01(\x08\x12\x12\n\nreport_seq\x18\n \x01(\x03\x42\x0e\n\x0c_applied_seq\"\xc9\x01\n\x0cTenantDemand\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0ereserved_slots\x18\x02 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x03 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x04 \x01(\x05\x12\x18\n\x10refused_requests\x18\x05 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x06 \x01(\x03\x12\x17\n\x0fqueued_requests\x18\x07 \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\x08 \x01(\x03\"\xdf\x01\n\rLeaseResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x07tenants\x18\x03 \x03(\x0b\x32\x1f.reasonserve.api.v1.TenantLease\x12\x14\n\x0cnum_replicas\x18\x04 \x01(\x05\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12\x13\n\x0bincremental\x18\x06 \x01(\x08\x12\x19\n\x11\x61\x62sent_tenant_ids\x18\x07 \x03(\t\x12\x12\n\nreport_seq\x18\x08 \x01(\x03\"H\n\x0bTenantLease\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\r\n\x05slots\x18\x02 \x01(\x03\x32`\n\x0cLeaseService\x12P\n\x05Lease\x12 .reasonserve.api.v1.LeaseRequest\x1a!.reasonserve.api.v1.LeaseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reasonserve.api.v1.lease_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEASEREQUEST']._serialized_start=136
-  _globals['_LEASEREQUEST']._serialized_end=387
-  _globals['_TENANTDEMAND']._serialized_start=390
-  _globals['_TENANTDEMAND']._serialized_end=591
-  _globals['_LEASERESPONSE']._serialized_start=594
-  _globals['_LEASERESPONSE']._serialized_end=797
-  _globals['_TENANTLEASE']._serialized_start=799
-  _globals['_TENANTLEASE']._serialized_end=871
-  _globals['_LEASESERVICE']._serialized_start=873
-  _globals['_LEASESERVICE']._serialized_end=969
+  _globals['_LEASEREQUEST']._serialized_end=407
+  _globals['_TENANTDEMAND']._serialized_start=410
+  _globals['_TENANTDEMAND']._serialized_end=611
+  _globals['_LEASERESPONSE']._serialized_start=614
+  _globals['_LEASERESPONSE']._serialized_end=837
+  _globals['_TENANTLEASE']._serialized_start=839
+  _globals['_TENANTLEASE']._serialized_end=911
+  _globals['_LEASESERVICE']._serialized_start=913
+  _globals['_LEASESERVICE']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("replica_id", "model", "capacity_slots", "used_slots", "bytes_per_slot", "profile_id", "tenants", "applied_seq", "incremental")
+    __slots__ = ("replica_id", "model", "capacity_slots", "used_slots", "bytes_per_slot", "profile_id", "tenants", "applied_seq", "incremental", "report_seq")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class LeaseRequest(_message.Message):
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     APPLIED_SEQ_FIELD_NUMBER: _ClassVar[int]
     INCREMENTAL_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     model: str
     capacity_slots: int
@@ -30,7 +31,8 @@ class LeaseRequest(_message.Message):
     tenants: _containers.RepeatedCompositeFieldContainer[TenantDemand]
     applied_seq: int
     incremental: bool
-    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., capacity_slots: _Optional[int] = ..., used_slots: _Optional[int] = ..., bytes_per_slot: _Optional[int] = ..., profile_id: _Optional[str] = ..., tenants: _Optional[_Iterable[_Union[TenantDemand, _Mapping]]] = ..., applied_seq: _Optional[int] = ..., incremental: _Optional[bool] = ...) -> None: ...
+    report_seq: int
+    def __init__(self, replica_id: _Optional[str] = ..., model: _Optional[str] = ..., capacity_slots: _Optional[int] = ..., used_slots: _Optional[int] = ..., bytes_per_slot: _Optional[int] = ..., profile_id: _Optional[str] = ..., tenants: _Optional[_Iterable[_Union[TenantDemand, _Mapping]]] = ..., applied_seq: _Optional[int] = ..., incremental: _Optional[bool] = ..., report_seq: _Optional[int] = ...) -> None: ...
 
 class TenantDemand(_message.Message):
     __slots__ = ("tenant_id", "reserved_slots", "wanted_slots", "active_requests", "refused_requests", "leased_slots", "queued_requests", "squeezed_slots")
@@ -53,7 +55,7 @@ class TenantDemand(_message.Message):
     def __init__(self, tenant_id: _Optional[str] = ..., reserved_slots: _Optional[int] = ..., wanted_slots: _Optional[int] = ..., active_requests: _Optional[int] = ..., refused_requests: _Optional[int] = ..., leased_slots: _Optional[int] = ..., queued_requests: _Optional[int] = ..., squeezed_slots: _Optional[int] = ...) -> None: ...
 
 class LeaseResponse(_message.Message):
-    __slots__ = ("epoch", "ttl", "tenants", "num_replicas", "seq", "incremental", "absent_tenant_ids")
+    __slots__ = ("epoch", "ttl", "tenants", "num_replicas", "seq", "incremental", "absent_tenant_ids", "report_seq")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +63,7 @@ class LeaseResponse(_message.Message):
     SEQ_FIELD_NUMBER: _ClassVar[int]
     INCREMENTAL_FIELD_NUMBER: _ClassVar[int]
     ABSENT_TENANT_IDS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_SEQ_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     ttl: _duration_pb2.Duration
     tenants: _containers.RepeatedCompositeFieldContainer[TenantLease]
@@ -68,7 +71,8 @@ class LeaseResponse(_message.Message):
     seq: int
     incremental: bool
     absent_tenant_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, epoch: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tenants: _Optional[_Iterable[_Union[TenantLease, _Mapping]]] = ..., num_replicas: _Optional[int] = ..., seq: _Optional[int] = ..., incremental: _Optional[bool] = ..., absent_tenant_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    report_seq: int
+    def __init__(self, epoch: _Optional[int] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tenants: _Optional[_Iterable[_Union[TenantLease, _Mapping]]] = ..., num_replicas: _Optional[int] = ..., seq: _Optional[int] = ..., incremental: _Optional[bool] = ..., absent_tenant_ids: _Optional[_Iterable[str]] = ..., report_seq: _Optional[int] = ...) -> None: ...
 
 class TenantLease(_message.Message):
     __slots__ = ("tenant", "slots")

@@ -9,6 +9,7 @@ import typer
 from rich.progress import Progress
 
 from reasonserve.bench.accuracy.command import accuracy, divergence
+from reasonserve.bench.control.command import control, faults
 from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
@@ -198,6 +199,8 @@ def routing(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonF
 
 
 app.command()(accuracy)
+app.command()(control)
+app.command()(faults)
 app.command()(divergence)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the control plane: the real controller process, reached over gRPC."""

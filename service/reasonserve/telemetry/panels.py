@@ -249,7 +249,14 @@ LATENCY: Final = (
     Panel(
         title="Prompt tokens found in the prefix cache",
         unit="percentunit",
-        lines=((f"{per_second(m.CACHED_TOKENS, 'tenant')} / {per_second(m.INPUT_TOKENS, 'tenant')}", "{{tenant}}"),),
+        lines=(
+            (
+                # A tenant of which nothing was found yet has no series of found tokens.
+                f"({per_second(m.CACHED_TOKENS, 'tenant')} or 0 * {per_second(m.INPUT_TOKENS, 'tenant')})"
+                f" / {per_second(m.INPUT_TOKENS, 'tenant')}",
+                "{{tenant}}",
+            ),
+        ),
         text="Share of finished requests' prompt tokens.",
     ),
     Panel(

@@ -237,7 +237,7 @@ def test_the_wait_follows_the_observed_rate(door):
 
 
 def test_who_may_wait_does_and_is_next():
-    door = Door(leased(terms(queue=QueueLimits(requests=2, wait_s=60.0))))
+    door = Door(leased(terms(limit=1000, queue=QueueLimits(requests=2, wait_s=60.0))))
     door.enter("1", prompt=350, max_new=10, method="full")
     assert door.enter("2", budget_tokens=100, now=1.0) is None
     assert door.enter("3", budget_tokens=100, now=1.0) is None

@@ -24,6 +24,7 @@ from reasonserve.replica.fair_queue import FairQueue
 from reasonserve.replica.lease import Lease, LeaseTerms
 from reasonserve.replica.pressure import Pressure
 from reasonserve.replica.request import Candidate, Entry, Grant
+from reasonserve.replica.waits import Waits
 
 __all__ = ["Admission", "Entry", "Grant", "Lease", "TenantUse"]
 
@@ -52,7 +53,18 @@ class Admission:
             demand=self._demand,
             buffer_tokens=buffer_tokens,
         )
+        self._waits = Waits(
+            terms=self._terms,
+            book=self._book,
+            queue=self._queue,
+            waiting=self._waiting,
+            demand=self._demand,
+            pressure=self._pressure,
+        )
         self._granted: dict[str, Grant] = {}
+        self._full_waits: dict[
+            str, tuple[float, float]
+        ] = {}  # (looked at again from, wait) of tenants with full queues
 
     def apply_lease(self, lease: Lease, *, granted_at: float, now: float) -> None:
         """Puts a lease in force; see ``LeaseTerms.apply``. A smaller one squeezes whom it was taken from."""
@@ -80,6 +92,8 @@ class Admission:
         terms = self._terms.of(entry.tenant_id)
         candidate = Candidate.of(entry, terms, buffer_tokens=self._buffer_tokens, now=now)
         candidate.refuse_what_never_fits(terms, self._pool_slots)
+        if 0 < terms.queue.requests <= self._queue.count(entry.tenant_id) and not self._waits.is_within_home(candidate):
+            raise self._waits.refusal(candidate, self._waits.behind(entry.tenant_id, now), now)
         wished = candidate.most_slots(candidate.kv.budget_tokens)
         self._demand.asked(entry.tenant_id, wished)
         self._waiting[entry.request_id] = candidate
@@ -97,17 +111,9 @@ class Admission:
     def give_up(self, request_id: str, *, now: float) -> BudgetExhaustedError:
         """Takes a waiting request out, and returns what to tell its client."""
         candidate = self._waiting[request_id]
-        tenant_id = candidate.entry.tenant_id
-        slots, wait = self._least(candidate), self._wait_s(candidate, now, unknown_s=self._terms.ttl_s)
+        wait_s = self._waits.wait_s(candidate, now, unknown_s=self._terms.ttl_s)
         self._leave_queue(request_id)
-        wished = candidate.most_slots(candidate.kv.budget_tokens)
-        self._demand.refused(tenant_id, wished, until=now + wait + self._terms.ttl_s / 3)
-        allowed = self._terms.allowed_slots(tenant_id, now=now) if self._terms.is_known(tenant_id) else 0
-        return BudgetExhaustedError(
-            f"The request needs {slots} KV slots; the tenant may hold {allowed} at this replica and holds "
-            f"{self.reserved_by(tenant_id)}. Retry in {wait:.1f} s, or ask for less.",
-            retry_after_s=wait,
-        )
+        return self._waits.refusal(candidate, wait_s, now)
 
     def progress(self, request_id: str, output_tokens: int, *, now: float) -> None:
         """Notes how far a request has come, for the waits that clients are told."""
@@ -152,7 +158,7 @@ class Admission:
     @property
     def is_urgent(self) -> bool:
         """Whether a tenant below its home share waits, which the controller should hear at once."""
-        return any(self._is_within_home(self._waiting[request_id]) for _, request_id in self._queue.heads())
+        return any(self._waits.is_within_home(self._waiting[request_id]) for _, request_id in self._queue.heads())
 
     @property
     def queued_requests(self) -> int:
@@ -180,7 +186,7 @@ class Admission:
         queued: dict[str, list[int]] = {}
         for candidate in self._waiting.values():
             queued.setdefault(candidate.entry.tenant_id, []).append(candidate.most_slots(candidate.kv.budget_tokens))
-        return self._demand.use(self._book, queued, now=now)
+        return self._demand.use(self._book, queued, self._terms.limit_slots, now=now)
 
     def check_integrity(self) -> None:
         """Recomputes every sum.
@@ -207,12 +213,12 @@ class Admission:
         """
         heads = [(t, self._waiting[r]) for t, r in self._queue.heads() if self._terms.is_known(t)]
         for _, candidate in heads:
-            if self._is_within_home(candidate) and self._try(candidate, now):
+            if self._waits.is_within_home(candidate) and self._try(candidate, now):
                 return True
         for tenant_id, candidate in heads:
             if self._try(candidate, now):
                 return True
-            if self._pressure.lease_room(tenant_id, now=now) >= self._least(candidate):
+            if self._pressure.lease_room(tenant_id, now=now) >= self._waits.least(candidate):
                 return False
         return False
 
@@ -243,22 +249,8 @@ class Admission:
         for candidate in self._waiting.values():
             tenant_id = candidate.entry.tenant_id
             if tenant_id in self._terms.home_shares:
-                claims[tenant_id] = claims.get(tenant_id, 0) + self._least(candidate)
+                claims[tenant_id] = claims.get(tenant_id, 0) + self._waits.least(candidate)
         return claims
-
-    def _least(self, candidate: Candidate) -> int:
-        """Returns the fewest slots that a request can be admitted with now."""
-        tenant_id = candidate.entry.tenant_id
-        if not self._terms.is_known(tenant_id):
-            return candidate.most_slots(candidate.kv.budget_tokens)
-        least = candidate.least_tokens(self._terms.of(tenant_id))
-        return candidate.slots(least, self._book.account(tenant_id).blocks)
-
-    def _is_within_home(self, candidate: Candidate) -> bool:
-        """Returns whether a request fits into what is left of its tenant's home share."""
-        tenant_id = candidate.entry.tenant_id
-        home = self._terms.home_shares.get(tenant_id, 0)
-        return home > 0 and self.reserved_by(tenant_id) + self._least(candidate) <= home
 
     def _may_wait(self, candidate: Candidate, now: float) -> bool:
         """Returns whether a request may wait: in its tenant's limits, and if it is not known to wait in vain.
@@ -266,31 +258,15 @@ class Admission:
         A tenant below its guarantee is due room, and one that only its lease holds back may be leased more in a moment.
         """
         tenant_id = candidate.entry.tenant_id
-        terms, least = self._terms.of(tenant_id), self._least(candidate)
-        if self._is_within_home(candidate):
+        terms, least = self._terms.of(tenant_id), self._waits.least(candidate)
+        if self._waits.is_within_home(candidate):
             return True
-        if len(self._queue.of(tenant_id)) > terms.queue.requests:
+        if self._queue.count(tenant_id) > terms.queue.requests:
             return False
         held = self.reserved_by(tenant_id)
         if held + least <= terms.limit_slots and self._pressure.pool_room() >= least:
             return True
-        return self._wait_s(candidate, now, unknown_s=0.0) <= self.patience_s(candidate.entry.request_id)
-
-    def _wait_s(self, candidate: Candidate, now: float, *, unknown_s: float) -> float:
-        """Returns when a waiting request is expected to be admitted: all that its tenant wants before it counts."""
-        tenant_id = candidate.entry.tenant_id
-        ahead = 0
-        for request_id in self._queue.of(tenant_id):
-            ahead += self._least(self._waiting[request_id])
-            if request_id == candidate.entry.request_id:
-                break
-        lacking = ahead - self._pressure.pool_room()
-        wait_s = self._demand.wait_s(lacking, None, self._book, now=now, unknown_s=unknown_s)
-        if self._terms.is_known(tenant_id):
-            lacking = ahead - self._pressure.lease_room(tenant_id, now=now)
-            by_lease = self._demand.wait_s(lacking, tenant_id, self._book, now=now, unknown_s=unknown_s)
-            wait_s = max(wait_s, by_lease)
-        return wait_s
+        return self._waits.wait_s(candidate, now, unknown_s=0.0) <= self.patience_s(candidate.entry.request_id)
 
     def _leave_queue(self, request_id: str) -> None:
         self._queue.remove(request_id)

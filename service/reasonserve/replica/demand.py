@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reasonserve.replica.book import Account, Book
 from reasonserve.replica.retry import ReleaseRate, retry_after_s
 
 _RECENT = 8
+_MOST_EXPECTED = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +41,8 @@ class _Tenant:
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=_RECENT))
     typical: int = 0
     refused: int = 0
-    expected: list[tuple[float, int]] = field(default_factory=list)  # (expected back until, slots)
+    # (expected back until, slots); bounded, for who comes back sooner than told is refused again and again
+    expected: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_EXPECTED))
     released: ReleaseRate | None = None
 
 
@@ -104,27 +106,35 @@ class Demand:
         tenant = self._tenants.get(tenant_id)
         return tenant.released.slots_per_s(now=now) if tenant and tenant.released else 0.0
 
-    def use(self, book: Book, queued: Mapping[str, Sequence[int]], *, now: float) -> tuple[TenantUse, ...]:
+    def use(
+        self, book: Book, queued: Mapping[str, Sequence[int]], limits: Callable[[str], int], *, now: float
+    ) -> tuple[TenantUse, ...]:
         """Returns every tenant's use and demand, by tenant id.
 
         Args:
             book: What is reserved.
             queued: Unshrunk sizes of the waiting requests, by tenant id.
+            limits: Returns a tenant's limit: more than that it cannot want.
             now: The time; demand that did not come back until then is forgotten.
         """
         for tenant in self._tenants.values():
-            tenant.expected = [(until, slots) for until, slots in tenant.expected if now < until]
+            kept = [(until, slots) for until, slots in tenant.expected if now < until]
+            if len(kept) < len(tenant.expected):
+                tenant.expected = deque(kept, maxlen=_MOST_EXPECTED)
         return tuple(
-            self._use(tenant_id, book.accounts.get(tenant_id) or Account(), queued.get(tenant_id, ()))
+            self._use(
+                tenant_id, book.accounts.get(tenant_id) or Account(), queued.get(tenant_id, ()), limits(tenant_id)
+            )
             for tenant_id in sorted(self._tenants)
         )
 
-    def _use(self, tenant_id: str, account: Account, queued: Sequence[int]) -> TenantUse:
+    def _use(self, tenant_id: str, account: Account, queued: Sequence[int], limit: int) -> TenantUse:
         tenant = self._tenants[tenant_id]
+        wanted = sum(queued) + sum(slots for _, slots in tenant.expected)
         return TenantUse(
             tenant_id=tenant_id,
             reserved_slots=account.reserved,
-            wanted_slots=sum(queued) + sum(slots for _, slots in tenant.expected),
+            wanted_slots=min(wanted, max(0, limit - account.reserved)),
             active_requests=len(account.requests),
             refused_requests=tenant.refused,
             queued_requests=len(queued),

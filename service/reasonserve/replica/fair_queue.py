@@ -81,6 +81,11 @@ class FairQueue:
         """Returns the tenants that wait."""
         return set(self._tenants.values())
 
+    def count(self, tenant_id: str) -> int:
+        """Returns how many of a tenant's requests wait."""
+        line = self._lines.get(tenant_id)
+        return len(line.entries) if line else 0
+
     def of(self, tenant_id: str) -> tuple[str, ...]:
         """Returns a tenant's waiting requests, oldest first."""
         line = self._lines.get(tenant_id)

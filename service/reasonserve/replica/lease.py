@@ -90,6 +90,11 @@ class LeaseTerms:
             raise UnavailableError("The replica's lease does not name this tenant yet; retry in a few seconds.")
         return terms
 
+    def limit_slots(self, tenant_id: str) -> int:
+        """Returns a tenant's limit; 0 where the lease does not name it."""
+        terms = self._lease.tenants.get(tenant_id) if self._lease else None
+        return terms.limit_slots if terms else 0
+
     def allowed_slots(self, tenant_id: str, *, now: float) -> int:
         """Returns the slots that a tenant may reserve here in all.
 

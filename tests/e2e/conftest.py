@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,20 +128,20 @@ def three_ports() -> int:
     raise AssertionError("no three free ports in a row")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wait_for() -> Callable[..., None]:
     """Lends `wait_until` to tests."""
     return wait_until
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack: built-in model, default engine, a pool of 4096 slots. Leaves no process."""
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, until_last_use: Callable[[str], ExitStack]) -> Stack:
+    """The stack: built-in model, a pool of 4096 slots, a reasoning parser. Leaves no process."""
     made = Stack(tmp_path_factory.mktemp("state"))
     gateway, http, controller = free_ports(3)
     config = tmp_path_factory.mktemp("config") / "config.yaml"
     sections = {
-        "engine": {"pool_slots": 4096},
+        "engine": {"pool_slots": 4096, "reasoning_parser": "qwen3"},
         "gateway": {"port": gateway, "http_port": http},
         "controller": {"port": controller, "lease_ttl_s": 30.0},
     }
@@ -150,8 +150,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     done = subprocess.run(up, env=made.environment(), capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
     host = psutil.Process(made.state.host.pid)
-    family = [host, *host.children(recursive=True)]
-    yield made
+    until_last_use("stack").callback(end, made, [host, *host.children(recursive=True)])
+    return made
+
+
+def end(made: Stack, family: list[psutil.Process]) -> None:
+    """Ends a stack; fails when a process of it outlives that."""
     subprocess.run(made.command("down"), env=made.environment(), check=True, timeout=120, capture_output=True)
     left = [process for process in family if process.is_running()]
     for process in left:

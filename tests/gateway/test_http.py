@@ -165,6 +165,17 @@ def test_a_client_that_leaves_stops_the_engine(data_plane, raw, stream):
     data_plane.controller.wait_for(lambda report: reserved(report, "acme") == 0 and report.used_slots == 0)
 
 
+def test_streams_left_at_any_moment_release(data_plane, raw):
+    body = {"model": "fake", "messages": [{"role": "user", "content": "!slow"}], "stream": True, "max_tokens": 4000}
+    for events in range(12):
+        with raw.stream("POST", "/v1/chat/completions", json=body | {"kv": {"budget_tokens": 32}}) as response:
+            lines = response.iter_lines()
+            for _ in range(2 * (events % 4) + 1):
+                next(lines)
+    active = [t.active_requests for t in data_plane.controller.settled().tenants if t.tenant_id == "acme"]
+    assert active == [0]
+
+
 def test_a_deadline_is_kept(raw):
     body = {"model": "fake", "messages": [{"role": "user", "content": "!slow"}], "max_tokens": 4000}
     late = raw.post("/v1/chat/completions", json=body, headers={"x-deadline-ms": "200"})

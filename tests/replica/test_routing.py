@@ -23,14 +23,15 @@ from reasonserve.replica.scaling import DEMAND_METRIC, POOL_METRIC, KvPressurePo
 from reasonserve.replica.sizing import KvAsk
 
 
-def choice(name, load=0.0, free=1000, matched=0, suspect=False):
-    return Choice(replica_id=name, load=load, free_slots=free, matched_blocks=matched, is_suspect=suspect)
+def choice(name, load=0.0, free=1000, matched=0, home=False, suspect=False):
+    return Choice(replica_id=name, load=load, free_slots=free, matched_blocks=matched, is_home=home, is_suspect=suspect)
 
 
 @pytest.mark.parametrize(
     ("choices", "best"),
     [
         ([choice("a"), choice("b", matched=3)], "b"),  # affinity
+        ([choice("a", matched=3, home=True, load=50.0), choice("b", matched=3, load=40.0)], "a"),  # its home
         ([choice("a", load=50.0), choice("b", load=40.0)], "b"),  # nothing seen: the less loaded
         ([choice("a", matched=3, free=10), choice("b", matched=1)], "b"),  # its lease has no room there
         ([choice("a", matched=3, free=None), choice("b")], "a"),  # not known is no reason to go elsewhere
@@ -63,7 +64,7 @@ def test_what_was_seen_is_matched_from_the_start_and_forgotten_oldest_first():
     assert seen.matched(chain(b"aabbcc", block_bytes=2, salt="other tenant")) == {}
     seen.add(two, "y")  # room for three: the end of the first is forgotten
     assert len(seen) == 3
-    assert seen.matched(one) == {"x": 2, "y": 2}
+    assert list(seen.matched(one).items()) == [("x", 2), ("y", 2)]  # x saw it first
     seen.keep(["y"])
     assert seen.matched(two) == {"y": 3}
 
@@ -79,13 +80,18 @@ def test_loads_fade_and_a_new_replica_begins_at_the_mean():
     assert loads.of("b", now=0.0) == 0.0
 
 
-def test_slots_sent_count_until_the_replica_reports_again():
+def test_slots_sent_count_until_the_replica_reports_again_or_the_request_ends():
     sent = SentSlots()
     sent.reported("a", 1)
-    sent.add("a", "t", 50)
+    sent.add("a", "1", "t", 50)
+    sent.add("a", "2", "t", 30)
     sent.reported("a", 1)
-    assert (sent.of("a", "t"), sent.of("a", "u"), sent.of("b", "t")) == (50, 0, 0)
+    assert (sent.of("a", "t"), sent.of("a", "u"), sent.of("b", "t")) == (80, 0, 0)
+    sent.ended("a", "1")
+    assert sent.of("a", "t") == 30
     sent.reported("a", 2)
+    assert sent.of("a", "t") == 0
+    sent.ended("a", "2")
     assert sent.of("a", "t") == 0
 
 
@@ -130,7 +136,8 @@ def test_on_shared_prefixes_affinity_finds_more_than_chance_and_stays_in_balance
 
     def by_affinity(prefix, step):
         now, matched = step / 20, seen.matched(names[prefix])
-        choices = [choice(r, loads.of(r, now=now), matched=matched.get(r, 0)) for r in ids]
+        home = next(iter(matched), None)
+        choices = [choice(r, loads.of(r, now=now), matched=matched.get(r, 0), home=r == home) for r in ids]
         chosen = rank(choices, cost=100.0, slots=10, imbalance=0.1)[0]
         seen.add(names[prefix], chosen)
         loads.add(chosen, 100.0, now=now)

@@ -48,8 +48,8 @@ class Setup:
     clients: int
 
 
-FULL = Setup(pool_slots=6144, prefixes=16, prefix_tokens=512, own_tokens=16, new_tokens=16, requests=400, clients=6)
-QUICK = Setup(pool_slots=3072, prefixes=12, prefix_tokens=320, own_tokens=16, new_tokens=8, requests=160, clients=4)
+FULL = Setup(pool_slots=4608, prefixes=16, prefix_tokens=512, own_tokens=16, new_tokens=16, requests=400, clients=6)
+QUICK = Setup(pool_slots=2048, prefixes=12, prefix_tokens=320, own_tokens=16, new_tokens=8, requests=160, clients=4)
 
 
 @dataclass(frozen=True, slots=True)

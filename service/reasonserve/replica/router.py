@@ -49,12 +49,14 @@ class PrefixAffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray is untyp
         if call is not None and call.attempt and (failed := self._tried.get(call.request_id)):
             self._suspect_until[failed] = now + SUSPECT_S
         matched = self._seen.matched(prompt_blocks(call)) if call else {}
+        home = next(iter(matched), None)
         choices = [
             Choice(
                 replica_id=replica_id,
                 load=self._loads.of(replica_id, now=now),
                 free_slots=self._free_slots(replica, call),
                 matched_blocks=matched.get(replica_id, 0),
+                is_home=replica_id == home,
                 is_suspect=now < self._suspect_until.get(replica_id, 0.0) or bool(replica.routing_stats.get("is_dead")),
             )
             for replica_id, replica in by_id.items()
@@ -69,10 +71,14 @@ class PrefixAffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray is untyp
             return
         self._seen.add(prompt_blocks(call), chosen)
         self._loads.add(chosen, expected_cost(call), now=time.monotonic())
-        self._sent.add(chosen, call.tenant_id, expected_slots(call))
+        self._sent.add(chosen, pending_request.metadata.internal_request_id, call.tenant_id, expected_slots(call))
         self._tried[call.request_id] = chosen
         while len(self._tried) > _REMEMBERED_CALLS:
             self._tried.popitem(last=False)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Notes that a request ended."""
+        self._sent.ended(replica_id.unique_id, internal_request_id)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Called by Ray Serve when replicas come, go or report."""

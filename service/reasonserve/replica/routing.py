@@ -3,8 +3,8 @@
 Prefix affinity under bounded loads. A replica may be chosen while its load stays within ``1 + imbalance`` of the
 mean and a little slack (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads, SODA 2018, with
 affinity in place of the hash). Among those, the ones where the tenant's lease has room come first; among those, the
-one that has seen most of the prompt; then the least loaded one. Load is the work lately sent to a replica, fading
-over ``FADE_S``: it bounds what replicas were given over time and not only what they run at an instant.
+one that has seen most of the prompt, and saw it first; then the least loaded one. Load is the work lately sent to a
+replica, fading over ``FADE_S``: it bounds what replicas were given over time and not only what they run at an instant.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Choice:
         load: Work sent to it lately.
         free_slots: Slots that the tenant's lease has free there; None where it is not known.
         matched_blocks: Blocks of the prompt that it has seen.
+        is_home: Whether it saw them first: requests that went elsewhere for the sake of balance do not move a prefix.
         is_suspect: Whether it failed a moment ago, or says that its engine died.
     """
 
@@ -45,6 +46,7 @@ class Choice:
     load: float
     free_slots: int | None
     matched_blocks: int
+    is_home: bool = False
     is_suspect: bool = False
 
 
@@ -54,19 +56,20 @@ def rank(choices: Sequence[Choice], *, cost: float, slots: int, imbalance: float
     Args:
         choices: Replicas.
         cost: Work of the request, in the unit of the loads.
-        slots: Slots that it is expected to take.
+        slots: Slots that it is expected to take where nothing of its prompt was seen.
         imbalance: How far above the mean a load may be, as a share of it.
     """
     trusted = [c for c in choices if not c.is_suspect] or list(choices)
     mean = (sum(c.load for c in trusted) + cost) / max(1, len(trusted))
     bound = (1 + imbalance) * mean + SLACK_REQUESTS * cost
 
-    def key(choice: Choice) -> tuple[bool, bool, bool, int, float, str]:
-        lacks_room = choice.free_slots is not None and choice.free_slots < slots
+    def key(choice: Choice) -> tuple[bool, bool, bool, int, bool, float, str]:
+        needed = slots - choice.matched_blocks * (BLOCK_BYTES // BYTES_PER_TOKEN)
+        lacks_room = choice.free_slots is not None and choice.free_slots < needed
         above = choice.load + cost > bound
         # Above the bound the least loaded one is best, whatever it has seen.
-        matched = 0 if above else choice.matched_blocks
-        return (choice.is_suspect, above, lacks_room, -matched, choice.load, choice.replica_id)
+        matched, away = (0, True) if above else (choice.matched_blocks, not choice.is_home)
+        return (choice.is_suspect, above, lacks_room, -matched, away, choice.load, choice.replica_id)
 
     return [choice.replica_id for choice in sorted(choices, key=key)]
 
@@ -80,27 +83,30 @@ class SeenPrefixes:
 
     def __init__(self, *, max_blocks: int = MAX_BLOCKS) -> None:
         self._max_blocks = max_blocks
-        self._replicas: OrderedDict[bytes, set[str]] = OrderedDict()
+        self._replicas: OrderedDict[bytes, dict[str, None]] = OrderedDict()  # in the order of first sight
 
     def __len__(self) -> int:
         return len(self._replicas)
 
     def matched(self, names: Sequence[bytes]) -> dict[str, int]:
-        """Returns how many blocks from a prompt's start each replica has seen; replicas with none are left out."""
+        """Returns how many blocks from a prompt's start each replica has seen; replicas with none are left out.
+
+        The replica that saw the longest match first is the first of those with as many.
+        """
         found: dict[str, int] = {}
-        candidates: set[str] | None = None
+        candidates: list[str] | None = None
         for count, name in enumerate(names, start=1):
-            holders = self._replicas.get(name, set())
-            candidates = holders if candidates is None else candidates & holders
+            holders = self._replicas.get(name, {})
+            candidates = [r for r in holders if candidates is None or r in candidates]
             if not candidates:
                 break
-            found |= dict.fromkeys(candidates, count)
+            found = dict.fromkeys(candidates, count) | {r: c for r, c in found.items() if r not in candidates}
         return found
 
     def add(self, names: Iterable[bytes], replica_id: str) -> None:
         """Notes that a replica sees a prompt."""
         for name in names:
-            self._replicas.setdefault(name, set()).add(replica_id)
+            self._replicas.setdefault(name, {})[replica_id] = None
             self._replicas.move_to_end(name)
         while len(self._replicas) > self._max_blocks:
             self._replicas.popitem(last=False)
@@ -109,8 +115,8 @@ class SeenPrefixes:
         """Forgets all replicas but some."""
         kept = set(replica_ids)
         for name, holders in list(self._replicas.items()):
-            holders &= kept
-            if not holders:
+            self._replicas[name] = {r: None for r in holders if r in kept}
+            if not self._replicas[name]:
                 del self._replicas[name]
 
 
@@ -137,26 +143,29 @@ class FadingLoads:
 
 
 class SentSlots:
-    """Slots sent to replicas since their last reports."""
+    """Slots of requests that were sent to replicas since their last reports and still run."""
 
     def __init__(self) -> None:
         self._reports: dict[str, int] = {}
-        self._slots: dict[str, dict[str, int]] = {}
+        self._sent: dict[str, dict[str, tuple[str, int]]] = {}  # replica id -> request key -> (tenant id, slots)
 
     def reported(self, replica_id: str, report: int) -> None:
         """Notes the number of a replica's report; a new one counts all that was sent before."""
         if self._reports.get(replica_id) != report:
             self._reports[replica_id] = report
-            self._slots.pop(replica_id, None)
+            self._sent.pop(replica_id, None)
 
-    def add(self, replica_id: str, tenant_id: str, slots: int) -> None:
+    def add(self, replica_id: str, key: str, tenant_id: str, slots: int) -> None:
         """Notes a request."""
-        sent = self._slots.setdefault(replica_id, {})
-        sent[tenant_id] = sent.get(tenant_id, 0) + slots
+        self._sent.setdefault(replica_id, {})[key] = (tenant_id, slots)
+
+    def ended(self, replica_id: str, key: str) -> None:
+        """Forgets a request that ended."""
+        self._sent.get(replica_id, {}).pop(key, None)
 
     def of(self, replica_id: str, tenant_id: str) -> int:
         """Returns the slots of a tenant's requests."""
-        return self._slots.get(replica_id, {}).get(tenant_id, 0)
+        return sum(slots for tenant, slots in self._sent.get(replica_id, {}).values() if tenant == tenant_id)
 
 
 def prompt_blocks(call: GenerateCall) -> tuple[bytes, ...]:

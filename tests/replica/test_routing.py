@@ -33,7 +33,8 @@ def choice(name, load=0.0, free=1000, matched=0, home=False, suspect=False):
         ([choice("a"), choice("b", matched=3)], "b"),  # affinity
         ([choice("a", matched=3, home=True, load=50.0), choice("b", matched=3, load=40.0)], "a"),  # its home
         ([choice("a", load=50.0), choice("b", load=40.0)], "b"),  # nothing seen: the less loaded
-        ([choice("a", matched=3, free=10), choice("b", matched=1)], "b"),  # its lease has no room there
+        ([choice("a", matched=3, free=10), choice("b", matched=1)], "a"),  # what it has seen needs no room
+        ([choice("a", matched=3, free=1), choice("b", matched=1)], "b"),  # its lease has no room there
         ([choice("a", matched=3, free=None), choice("b")], "a"),  # not known is no reason to go elsewhere
         ([choice("a", load=500.0, matched=9), choice("b", load=100.0)], "b"),  # above the bound
         ([choice("a", load=110.0, matched=9), choice("b", load=100.0)], "a"),  # within it

@@ -123,6 +123,9 @@ async def test_a_silent_replica_lapses_and_is_leased_anew_by_its_next_report(clu
     answer = await stream.read()
     assert answer.epoch > first.epoch
     assert _slots(answer) == {"acme": 100}
+    for _ in range(3):
+        await stream.write(cluster.report("r0"))
+        assert (await stream.read()).epoch == answer.epoch
     stream.cancel()
 
 

@@ -46,7 +46,7 @@ class _Stream:
         self._replica_id = replica_id
         self._epoch = 0
         self._answers = Answers(replica_id)
-        self._writing = asyncio.Lock()
+        self._busy = asyncio.Lock()
 
     async def run(self, first: pb.LeaseRequest, requests: AsyncIterator[pb.LeaseRequest]) -> None:
         """Runs until the replica closes its side; a report is taken once the last one is answered."""
@@ -66,8 +66,8 @@ class _Stream:
     async def _answer_all(self, first: pb.LeaseRequest, requests: AsyncIterator[pb.LeaseRequest]) -> None:
         request: pb.LeaseRequest | None = first
         while request is not None:
-            await self._take(request)
-            async with self._writing:
+            async with self._busy:
+                await self._take(request)
                 await self._write()
             request = await anext(requests, None)
 
@@ -76,8 +76,9 @@ class _Stream:
         while True:
             await news.wait()
             news.clear()
-            self._check_open()
-            async with self._writing:
+            # Not while a report is taken: it may be given a new epoch just now.
+            async with self._busy:
+                self._check_open()
                 if self._epoch and self._holds() and self._answers.is_news(self._controller.ledger):
                     await self._write()
 

@@ -21,6 +21,7 @@ from reasonserve.controller.keyring import Keyring
 from reasonserve.controller.lease_servicer import LeaseServicer
 from reasonserve.controller.profile_servicer import ProfileServicer
 from reasonserve.controller.servicer import TenantServicer
+from reasonserve.controller.wellformed import WellFormedInterceptor
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -42,7 +43,8 @@ _SERVER_OPTIONS = (
 def build_server(controller: Controller, tokens: Tokens) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """Returns a server with all services, not yet bound or started, and its health."""
     keyring = Keyring(controller)
-    server = grpc.aio.server(interceptors=[ScopeInterceptor(tokens, keyring)], options=_SERVER_OPTIONS)
+    interceptors = [WellFormedInterceptor(), ScopeInterceptor(tokens, keyring)]
+    server = grpc.aio.server(interceptors=interceptors, options=_SERVER_OPTIONS)
     # The generated functions are untyped; the ignores name nothing else.
     tenant_grpc.add_TenantServiceServicer_to_server(TenantServicer(controller, keyring), server)  # type: ignore[no-untyped-call]
     profile_grpc.add_ProfileServiceServicer_to_server(ProfileServicer(controller), server)  # type: ignore[no-untyped-call]

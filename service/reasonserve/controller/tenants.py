@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,6 +33,8 @@ def check_tenant(tenant: Tenant) -> None:
         raise _invalid("display_name", f"{len(tenant.display_name)} characters", f"at most {_MAX_DISPLAY_NAME}")
     if not 1 <= tenant.weight <= MAX_WEIGHT:
         raise _invalid("weight", str(tenant.weight), f"1 to {MAX_WEIGHT}")
+    if any(unicodedata.category(character) == "Cc" for character in tenant.display_name):
+        raise _invalid("display_name", "control characters", "text on one line")
     _check_at_least("guaranteed_slots", tenant.guaranteed_slots, 0)
     _check_at_least("limit_slots", tenant.limit_slots, tenant.guaranteed_slots, "guaranteed_slots")
     budget = tenant.request_budget

@@ -61,7 +61,7 @@ class ReplicaProcess:
         self._tell(f"jump {seconds}")
 
     def crowd(self, tenant_id: str, count: int) -> None:
-        """Adds clients of a tenant, so that it wants slots here that lie elsewhere."""
+        """Makes it so many more clients of a tenant than at the start, so that it wants slots that lie elsewhere."""
         self._tell(f"crowd {tenant_id} {count}")
 
     def _tell(self, line: str) -> None:
@@ -88,6 +88,9 @@ class ReplicaProcess:
     def close(self) -> None:
         """Ends it and its proxy."""
         self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         self.proxy.close()
 
 

@@ -124,19 +124,20 @@ def replica_frozen(cluster: Cluster) -> Outcome:
 def database_refuses(cluster: Cluster, fault: str, failing: Callable[[Cluster], Any]) -> Outcome:
     """The database takes no writes for longer than a lease period; reads and renewals go on."""
     began = time.monotonic()
-    cluster.create_tenant("before")
+    before, refused, after = (f"{fault.split()[-1]}-{part}" for part in ("before", "refused", "after"))
+    cluster.create_tenant(before)
     with failing(cluster):
         # What fits into the file's last page is still taken.
         numbers = itertools.count()
-        wait_until(lambda: refusal(lambda: cluster.create_tenant(f"n{next(numbers)}")) is not None, 30)
-        failed = refusal(lambda: cluster.create_tenant("refused"))
-        assert "before" in cluster.tenant_ids()
+        wait_until(lambda: refusal(lambda: cluster.create_tenant(f"{before}-{next(numbers)}")) is not None, 30)
+        failed = refusal(lambda: cluster.create_tenant(refused))
+        assert before in cluster.tenant_ids()
         time.sleep(1.2 * cluster.lease_ttl_s)
         held = cluster.is_whole() or wait_until(cluster.is_whole, 2.0)
     mended = time.monotonic()
-    wait_until(lambda: refusal(lambda: cluster.create_tenant("after")) is None, 30)
+    wait_until(lambda: refusal(lambda: cluster.create_tenant(after)) is None, 30)
     recovery_s = time.monotonic() - mended if held else float("inf")
-    lost = len({"before", "after"} - cluster.tenant_ids()) + ("refused" in cluster.tenant_ids())
+    lost = len({before, after} - cluster.tenant_ids()) + (refused in cluster.tenant_ids())
     outcome = _outcome(fault, cluster, began, recovery_s, "the first write afterwards", writes_lost=lost)
     return Outcome(**{**asdict(outcome), "refused_as": _status(failed)})
 
@@ -170,6 +171,7 @@ def read_only(cluster: Cluster) -> Iterator[None]:
 def _after(fault: str, cluster: Cluster, began: float, mended: float, counted: str) -> Outcome:
     """Waits for the cluster to be whole again after a fault that ended."""
     wait_until(lambda: _recovered(cluster, mended, all_told=True) < float("inf"), 6 * cluster.lease_ttl_s)
+    cluster.replicas[1].crowd("gold", 0)
     _run_on()
     return _outcome(fault, cluster, began, _recovered(cluster, mended, all_told=True), counted)
 

@@ -3,7 +3,7 @@
 Admission, queue and lease client are the real ones, and requests come and go without end; only nothing is
 generated. What happens is written to standard output, a JSON object a line, with times on the system's
 monotonic clock. On standard input, ``jump SECONDS`` moves this process's wall clock, and ``crowd TENANT N``
-adds clients of a tenant.
+makes it N more clients of a tenant than at the start.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ async def _work(desk: Desk, tenant_id: str, numbers: itertools.count[int]) -> No
 async def _obey(desk: Desk, numbers: itertools.count[int], clients: asyncio.TaskGroup) -> None:
     """Does what standard input says."""
     true_time, true_time_ns = time.time, time.time_ns
+    crowd: list[asyncio.Task[None]] = []
     while line := await asyncio.to_thread(sys.stdin.readline):
         match line.split():
             case ["jump", seconds]:
@@ -102,8 +103,9 @@ async def _obey(desk: Desk, numbers: itertools.count[int], clients: asyncio.Task
                 time.time = lambda offset=offset: true_time() + offset  # type: ignore[misc]
                 time.time_ns = lambda offset=offset: true_time_ns() + int(offset * 1e9)  # type: ignore[misc]
             case ["crowd", tenant_id, count]:
-                for _ in range(int(count)):
-                    clients.create_task(_work(desk, tenant_id, numbers))
+                while crowd:
+                    crowd.pop().cancel()
+                crowd += [clients.create_task(_work(desk, tenant_id, numbers)) for _ in range(int(count))]
 
 
 async def run(endpoint: str, token: str, replica_id: str, pool_slots: int, tenant_ids: list[str]) -> None:

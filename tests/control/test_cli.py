@@ -1,6 +1,7 @@
 """The verbs of the command line against a real controller process."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from reasonserve import controller_client
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
 from reasonserve.cli.main import app
+from reasonserve.models import profiles
 
 
 @pytest.fixture
@@ -86,3 +88,33 @@ def test_a_profile_that_is_not_there_cannot_be_deleted(run):
     missing = run("profile", "delete", "0123456789ab")
     assert missing.exit_code == 1
     assert "There is no profile" in missing.stderr
+
+
+def test_every_verb_speaks_json(run):
+    """In the order of a tenant's life; the key of `create` is the only time that it is shown."""
+    made = json.loads(_create(run, "--json").stdout)
+    assert (made["tenant"]["tenant_id"], made["warning"]) == ("team-a", "")
+    assert made["key"].startswith(f"rsk_{made['key_id']}_")
+    changed = json.loads(run("tenant", "set-budget", "team-a", "--weight", "3", "--json").stdout)
+    assert changed["tenant"]["weight"] == 3
+    second = json.loads(run("tenant", "key", "create", "team-a", "--json").stdout)
+    assert json.loads(run("tenant", "key", "revoke", "team-a", second["key_id"], "--json").stdout) == {}
+    shown = json.loads(run("tenant", "show", "team-a", "--json").stdout)["tenant"]
+    assert [key["key_id"] for key in shown["keys"]] == [made["key_id"]]
+    assert second["key"] not in json.dumps(shown)
+    assert json.loads(run("tenant", "list", "--json").stdout)["tenants"] == [shown]
+    assert json.loads(run("status", "--json").stdout)["tenants"][0]["tenant_id"] == "team-a"
+    assert json.loads(run("tenant", "delete", "team-a", "--json").stdout) == {}
+    assert "No tenants yet" in run("tenant", "list").stdout
+
+
+def test_profiles_speak_json(run):
+    shipped = next(Path(profiles.__file__).parent.rglob("*.json"))
+    stored = json.loads(run("profile", "upload", str(shipped), "--json").stdout)["profile"]
+    assert not stored["active"]
+    profile_id = stored["profile_id"]
+    assert json.loads(run("profile", "activate", profile_id, "--json").stdout)["profile"]["active"]
+    assert json.loads(run("profile", "list", "--json").stdout)["profiles"][0]["profile_id"] == profile_id
+    refused = run("profile", "delete", profile_id, "--json")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "activate another first" in refused.stderr

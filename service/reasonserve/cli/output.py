@@ -52,9 +52,11 @@ def print_error(error: ReasonServeError) -> None:
     err.print(line, soft_wrap=True)
 
 
-def print_json(message: Message) -> None:
-    """Prints a response as JSON with the field names of the protocol."""
-    data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+def print_json(*messages: Message) -> None:
+    """Prints responses as one JSON object with the field names of the protocol."""
+    data: dict[str, Any] = {}
+    for message in messages:
+        data |= MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     out.print_json(data=data)
 
 

@@ -30,6 +30,7 @@ def upload(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Upload a profile. Uploading the same content twice changes nothing."""
     try:
@@ -37,11 +38,14 @@ def upload(
     except OSError as error:
         raise InvalidRequestError(f"Cannot read {file}: {error.strerror}. Name a profile's JSON file.") from error
     with client.admin(controller, admin_token, state_dir) as admin:
-        profile = admin.call(admin.services.profiles.UploadProfile, parts(content)).profile
+        stored = admin.call(admin.services.profiles.UploadProfile, parts(content))
         if activate:
-            request = pb.ActivateProfileRequest(profile_id=profile.profile_id)
-            profile = admin.call(admin.services.profiles.ActivateProfile, request).profile
-    _show([profile])
+            request = pb.ActivateProfileRequest(profile_id=stored.profile.profile_id)
+            stored = admin.call(admin.services.profiles.ActivateProfile, request)
+    if as_json:
+        print_json(stored)
+    else:
+        _show([stored.profile])
 
 
 @app.command("list", epilog="Example: reasonserve profile list")
@@ -66,11 +70,16 @@ def activate(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make a profile the one that new engines of its model load."""
     with client.admin(controller, admin_token, state_dir) as admin:
         request = pb.ActivateProfileRequest(profile_id=profile_id)
-        _show([admin.call(admin.services.profiles.ActivateProfile, request).profile])
+        activated = admin.call(admin.services.profiles.ActivateProfile, request)
+    if as_json:
+        print_json(activated)
+    else:
+        _show([activated.profile])
 
 
 @app.command(epilog="Example: reasonserve profile delete 3f2a9c11d0e4")
@@ -79,11 +88,15 @@ def delete(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Delete a profile that is not active."""
     with client.admin(controller, admin_token, state_dir) as admin:
-        admin.call(admin.services.profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=profile_id))
-    out.print(f"Deleted {profile_id}.")
+        deleted = admin.call(admin.services.profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=profile_id))
+    if as_json:
+        print_json(deleted)
+    else:
+        out.print(f"Deleted {profile_id}.")
 
 
 @app.command(epilog="Example: reasonserve profile show profile.json")
@@ -106,6 +119,9 @@ def show(
 
 
 def _show(profiles: list[pb.Profile]) -> None:
+    if not profiles:
+        out.print("No profiles yet: `reasonserve profile upload FILE` uploads one.")
+        return
     shown = table("profile", "model", "fingerprint", "layers", "active", "uploaded")
     for profile in profiles:
         shown.add_row(

@@ -47,6 +47,7 @@ def create(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Create a tenant with a first key. The key is printed once and stored hashed."""
     tenant = pb.Tenant(
@@ -61,8 +62,11 @@ def create(
     with client.admin(controller, admin_token, state_dir) as admin:
         created = admin.call(admin.services.tenants.CreateTenant, request)
         key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
-    _show([created.tenant])
     _warn(created.warning)
+    if as_json:
+        print_json(created, key)
+        return
+    _show([created.tenant])
     _show_key(key)
 
 
@@ -113,6 +117,7 @@ def set_budget(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Change what a tenant may hold. What is not named stays as it is."""
     scalars = {"weight": weight, "guaranteed_slots": guaranteed_slots, "limit_slots": limit_slots}
@@ -125,8 +130,11 @@ def set_budget(
         mask = FieldMask(paths=paths)
         request = pb.UpdateTenantRequest(tenant=tenant, update_mask=mask, allow_overcommit=allow_overcommit)
         updated = admin.call(admin.services.tenants.UpdateTenant, request)
-    _show([updated.tenant])
     _warn(updated.warning)
+    if as_json:
+        print_json(updated)
+    else:
+        _show([updated.tenant])
 
 
 @app.command(epilog="Example: reasonserve tenant usage team-a")
@@ -153,11 +161,15 @@ def delete(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Delete a tenant and revoke its keys. Its running requests finish."""
     with client.admin(controller, admin_token, state_dir) as admin:
-        admin.call(admin.services.tenants.DeleteTenant, pb.DeleteTenantRequest(tenant_id=tenant_id))
-    out.print(f"Deleted {tenant_id}.")
+        deleted = admin.call(admin.services.tenants.DeleteTenant, pb.DeleteTenantRequest(tenant_id=tenant_id))
+    if as_json:
+        print_json(deleted)
+    else:
+        out.print(f"Deleted {tenant_id}.")
 
 
 @key_app.command("create", epilog="Example: reasonserve tenant key create team-a")
@@ -166,10 +178,15 @@ def create_key(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Create a key. It is printed once and stored hashed."""
     with client.admin(controller, admin_token, state_dir) as admin:
-        _show_key(admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id)))
+        key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
+    if as_json:
+        print_json(key)
+    else:
+        _show_key(key)
 
 
 @key_app.command("revoke", epilog="Example: reasonserve tenant key revoke team-a KEY_ID")
@@ -179,12 +196,16 @@ def revoke_key(
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Revoke a key."""
     request = pb.RevokeTenantKeyRequest(tenant_id=tenant_id, key_id=key_id)
     with client.admin(controller, admin_token, state_dir) as admin:
-        admin.call(admin.services.tenants.RevokeTenantKey, request)
-    out.print(f"Revoked {key_id} of {tenant_id}.")
+        revoked = admin.call(admin.services.tenants.RevokeTenantKey, request)
+    if as_json:
+        print_json(revoked)
+    else:
+        out.print(f"Revoked {key_id} of {tenant_id}.")
 
 
 def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]) -> list[str]:
@@ -196,6 +217,9 @@ def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]
 
 
 def _show(tenants: list[pb.Tenant]) -> None:
+    if not tenants:
+        out.print("No tenants yet: `reasonserve tenant create NAME` makes one.")
+        return
     shown = table("tenant", "weight", "guaranteed", "limit", "min budget", "default", "max")
     for tenant in tenants:
         budget = tenant.request_budget

@@ -6,7 +6,7 @@ import pytest
 
 from reasonserve.bench.latency.load import Turn, Work, run_turn
 from reasonserve.bench.latency.noop import NoopEngine, pace_s
-from reasonserve.bench.latency.run import BARE, _bare, rows
+from reasonserve.bench.latency.run import BARE, PROCESSES, _process, rows
 from reasonserve.kv import KvRequest
 from reasonserve.replica.protocol import EngineRequest, Sampling
 
@@ -16,6 +16,7 @@ def turn(target: str, unary_s: float, stream_s: float, paced_messages: int) -> T
         target=target,
         unary_s=[unary_s] * 50,
         messages=100,
+        stream_tokens=100,
         stream_s=stream_s,
         paced_messages=paced_messages,
         cpu_s_per_1000=0.25,
@@ -30,18 +31,20 @@ def test_what_is_added_is_against_the_bare_server_of_the_same_turn() -> None:
         turn(BARE, 0.002, 0.02, 300),
     ]
     bare, stack = rows(turns)
-    assert (bare.target, bare.added_p50_ms, bare.added_chunk_us) == (BARE, 0.0, 0.0)
+    assert (bare.target, bare.added_p50_ms, bare.added_token_us) == (BARE, 0.0, 0.0)
     assert stack.added_p50_ms == pytest.approx((2 + 5) / 2)
     assert stack.p50_spread_ms == pytest.approx((3.0, 7.0))
-    assert stack.added_chunk_us == pytest.approx((200 + 300) / 2)
+    assert stack.added_token_us == pytest.approx((200 + 300) / 2)
     assert stack.tokens_per_message == pytest.approx(3.0)
 
 
-def test_the_bare_server_is_measured_as_it_is() -> None:
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_server_is_measured_as_it_is(name: str) -> None:
     work = Work(calls=5, stream_tokens=20, streams=2, paced_tokens=10, pace_ms=5)
-    with _bare() as target:
+    with _process(name) as target:
         found = asyncio.run(run_turn(target, work))
-    assert (len(found.unary_s), found.messages, found.paced_messages) == (5, 20, 20)
+    assert (len(found.unary_s), found.stream_tokens, found.paced_messages) == (5, 20, 20)
+    assert 0 < found.messages <= 20
     assert found.stream_s > 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -35,10 +35,14 @@ class Bare(pb_grpc.GenerationServiceServicer):
             yield pb.GenerateResponse(request_id="r", text="x", token_ids=[120])
 
 
-async def serve() -> None:
-    """Serves until the standard input closes."""
+async def serve(servicer: Callable[[], pb_grpc.GenerationServiceServicer]) -> None:
+    """Serves until the standard input closes.
+
+    Args:
+        servicer: Makes what answers, on the running loop.
+    """
     server = grpc.aio.server()
-    pb_grpc.add_GenerationServiceServicer_to_server(Bare(), server)  # type: ignore[no-untyped-call]
+    pb_grpc.add_GenerationServiceServicer_to_server(servicer(), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")
@@ -48,4 +52,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(Bare))

@@ -60,6 +60,7 @@ class Turn:
         target: Which.
         unary_s: Seconds of each unary call, in order.
         messages: Messages of the fast stream.
+        stream_tokens: Its tokens.
         stream_s: Its seconds.
         paced_messages: Messages of the paced streams.
         cpu_s_per_1000: Processor seconds of the server for 1,000 paced tokens, less what it spends idle.
@@ -68,6 +69,7 @@ class Turn:
     target: str
     unary_s: list[float]
     messages: int
+    stream_tokens: int
     stream_s: float
     paced_messages: int
     cpu_s_per_1000: float
@@ -90,6 +92,7 @@ async def run_turn(target: Target, work: Work) -> Turn:
         target=target.name,
         unary_s=unary,
         messages=messages,
+        stream_tokens=work.stream_tokens,
         stream_s=stream_s,
         paced_messages=paced_messages,
         cpu_s_per_1000=1000 * cpu_s / tokens,

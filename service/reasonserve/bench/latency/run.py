@@ -22,6 +22,7 @@ from reasonserve.stack.state import StackState
 
 NOOP = "reasonserve.bench.latency.noop:create"
 BARE = "bare grpc.aio"
+DIRECT = "ours without Ray"
 SLOTS = 16384
 
 
@@ -41,10 +42,12 @@ class Setup:
 FULL = Setup(turns=7, work=Work(calls=200, stream_tokens=2000, streams=8, paced_tokens=300, pace_ms=10))
 QUICK = Setup(turns=2, work=Work(calls=40, stream_tokens=400, streams=4, paced_tokens=100, pace_ms=10))
 
+PROCESSES = {BARE: "reasonserve.bench.latency.bare", DIRECT: "reasonserve.bench.latency.direct"}
+"""Servers in one process, by name."""
 STACKS: dict[str, tuple[float, dict[str, str]]] = {
-    "gateway + replica": (0.0, {}),
-    "the same, chunks share (20 ms)": (20.0, {}),
-    "the same, Ray's gRPC between them": (20.0, {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}),
+    "stack, a chunk a token": (0.0, {}),
+    "stack": (20.0, {}),
+    "stack, gRPC inside": (20.0, {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}),
 }
 """Stacks by name: ``chunk_delay_ms``, and variables of the stack's processes."""
 
@@ -59,8 +62,8 @@ class Row:
         p50_spread_ms: Its lowest and highest turn.
         p99_ms: 99th percentile of a unary call.
         added_p50_ms: ``p50_ms`` less that of the bare server in the same turn.
-        chunk_us: Microseconds for each message of the fast stream.
-        added_chunk_us: The same less the bare server's.
+        token_us: Microseconds for each token of the fast stream; for each chunk where none share.
+        added_token_us: The same less the bare server's.
         tokens_per_message: Tokens in one message of the paced streams.
         cpu_s_per_1000: Processor seconds of the server for 1,000 paced tokens.
     """
@@ -71,8 +74,8 @@ class Row:
     p99_ms: float
     added_p50_ms: float
     added_p99_ms: float
-    chunk_us: float
-    added_chunk_us: float
+    token_us: float
+    added_token_us: float
     tokens_per_message: float
     cpu_s_per_1000: float
 
@@ -83,10 +86,10 @@ def measure(setup: Setup, progress: Progress, stacks: Sequence[str] = tuple(STAC
     Raises:
         JobFailedError: A stack did not start.
     """
-    task = progress.add_task("Starting", total=setup.turns * (1 + len(stacks)))
+    task = progress.add_task("Starting", total=setup.turns * (len(PROCESSES) + len(stacks)))
     turns: list[Turn] = []
     with ExitStack() as running:
-        targets = [running.enter_context(_bare())]
+        targets = [running.enter_context(_process(name)) for name in PROCESSES]
         for name in stacks:
             progress.update(task, description=f"Starting: {name}")
             targets.append(running.enter_context(_stack(name)))
@@ -100,13 +103,14 @@ def measure(setup: Setup, progress: Progress, stacks: Sequence[str] = tuple(STAC
 
 
 @contextmanager
-def _bare() -> Iterator[Target]:
-    command = [sys.executable, "-m", "reasonserve.bench.latency.bare"]
+def _process(name: str) -> Iterator[Target]:
+    command = [sys.executable, "-m", PROCESSES[name]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         try:
-            yield Target(BARE, f"127.0.0.1:{int(server.stdout.readline())}", (), server.pid)
+            port = int(server.stdout.readline())
+            yield Target(name, f"127.0.0.1:{port}", (("authorization", "Bearer key"),), server.pid)
         finally:
             server.stdin.close()
 
@@ -137,8 +141,8 @@ def _row(name: str, mine: Sequence[Turn], floor: Sequence[Turn]) -> Row:
     def p(turn: Turn, percent: int) -> float:
         return 1000 * statistics.quantiles(turn.unary_s, n=100)[percent - 1]
 
-    def chunk(turn: Turn) -> float:
-        return 1e6 * turn.stream_s / turn.messages
+    def token(turn: Turn) -> float:
+        return 1e6 * turn.stream_s / turn.stream_tokens
 
     p50s = [p(turn, 50) for turn in mine]
     paced = [turn.paced_messages for turn in mine]
@@ -149,8 +153,8 @@ def _row(name: str, mine: Sequence[Turn], floor: Sequence[Turn]) -> Row:
         p99_ms=median(p(turn, 99) for turn in mine),
         added_p50_ms=median(p(a, 50) - p(b, 50) for a, b in zip(mine, floor, strict=True)),
         added_p99_ms=median(p(a, 99) - p(b, 99) for a, b in zip(mine, floor, strict=True)),
-        chunk_us=median(chunk(turn) for turn in mine),
-        added_chunk_us=median(chunk(a) - chunk(b) for a, b in zip(mine, floor, strict=True)),
+        token_us=median(token(turn) for turn in mine),
+        added_token_us=median(token(a) - token(b) for a, b in zip(mine, floor, strict=True)),
         tokens_per_message=max(floor[0].paced_messages / median(paced), 1.0),
         cpu_s_per_1000=median(turn.cpu_s_per_1000 for turn in mine),
     )
@@ -165,7 +169,7 @@ def table(measured: Sequence[Row]) -> Table:
         "p99 ms",
         "+p50 ms",
         "+p99 ms",
-        "us a chunk",
+        "us a token",
         "+us",
         "tokens a chunk",
         "CPU s/1k tokens",
@@ -181,8 +185,8 @@ def table(measured: Sequence[Row]) -> Table:
             f"{row.p99_ms:.2f}",
             f"{row.added_p50_ms:.2f}",
             f"{row.added_p99_ms:.2f}",
-            f"{row.chunk_us:.0f}",
-            f"{row.added_chunk_us:.0f}",
+            f"{row.token_us:.0f}",
+            f"{row.added_token_us:.0f}",
             f"{row.tokens_per_message:.1f}",
             f"{row.cpu_s_per_1000:.3f}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator
 
 from reasonserve.replica.book import Book
@@ -11,6 +12,9 @@ from reasonserve.replica.squeeze import Bounded, freed, plan_growth, plan_squeez
 
 GROW_AFTER_S = 1.0
 """A squeezed tenant's budgets stay where they are for so long: what grows at once is squeezed again at once."""
+SQUEEZE_STEPS = 10
+"""Decode steps within which an engine frees what was squeezed: a scoring window, and the steps on the way there."""
+LEAST_PENDING_S, MOST_PENDING_S = 0.05, 5.0
 GROW_STEP_TOKENS = 16
 """Smaller steps are not worth a message to the engine."""
 
@@ -35,6 +39,7 @@ class Pressure:
         self._budgets: dict[str, int] = {}
         self._squeezed_at: dict[str, float] = {}
         self._claims: dict[str, int] = {}
+        self._pending: deque[tuple[float, int]] = deque()  # (free from, slots) of squeezes under way
         self._sums = (-1, 0, 0)  # (version of the book, firm slots lent, headroom), over all tenants
 
     def take(self) -> dict[str, int]:
@@ -59,6 +64,15 @@ class Pressure:
         """Returns the slots that nobody has reserved."""
         return self._pool_slots - self._book.total
 
+    def pending_slots(self, *, now: float) -> int:
+        """Returns squeezed slots that the engine is taken not to have freed yet.
+
+        Nobody may borrow them: a request that the engine cannot start yet would hold up all that come after it.
+        """
+        while self._pending and self._pending[0][0] <= now:
+            self._pending.popleft()
+        return sum(slots for _, slots in self._pending)
+
     def room(self, tenant_id: str, firm: int, *, now: float) -> int:
         """Returns the slots that a new request may take without a squeeze.
 
@@ -71,7 +85,8 @@ class Pressure:
         within = min(lease_room, self._home_room(tenant_id), pool_room)
         if not self._can_be_called_back(tenant_id, firm):
             return within
-        return max(within, min(lease_room, pool_room - self._headroom(besides=tenant_id)))
+        lendable = pool_room - self._headroom(besides=tenant_id) - self.pending_slots(now=now)
+        return max(within, min(lease_room, lendable))
 
     def squeeze_for(self, tenant_id: str, slots: int, firm: int, *, now: float) -> bool:
         """Squeezes running requests so that a new one fits; returns whether it does now.
@@ -81,12 +96,7 @@ class Pressure:
         """
         own = [c for c, is_named in self._bounded(tenant_id) if not is_named]
         if slots > self._home_room(tenant_id):
-            lacking = slots - self.room(tenant_id, firm, now=now)
-            plan = plan_squeeze(own, lacking)
-            if not self._can_be_called_back(tenant_id, firm) or freed(own, plan) < lacking:
-                return False
-            self._move(plan, tenant_id, now)
-            return True
+            return self._squeeze_own(tenant_id, own, slots, firm, now)
         by_lease = max(0, slots - self.lease_room(tenant_id, now=now))
         plan = plan_squeeze(own, by_lease) if by_lease else {}
         own_freed = freed(own, plan)
@@ -95,6 +105,16 @@ class Pressure:
             return False
         self._move(plan, tenant_id, now)
         return True
+
+    def _squeeze_own(self, tenant_id: str, own: list[Bounded], slots: int, firm: int, now: float) -> bool:
+        """Squeezes a tenant's own requests for one beyond its home share, which may have to wait for the slots."""
+        lacking = slots - self.room(tenant_id, firm, now=now) - self.pending_slots(now=now)
+        by_lease = slots - self.lease_room(tenant_id, now=now)
+        plan = plan_squeeze(own, max(lacking, by_lease)) if max(lacking, by_lease) > 0 else {}
+        if not self._can_be_called_back(tenant_id, firm) or freed(own, plan) < max(lacking, by_lease):
+            return False
+        self._move(plan, tenant_id, now)
+        return slots <= self.room(tenant_id, firm, now=now)
 
     def enforce_leases(self, *, now: float) -> None:
         """Squeezes whose lease shrank or lapsed."""
@@ -163,10 +183,21 @@ class Pressure:
                 yield reservation.bounded(), reservation.is_named
 
     def _move(self, budgets: dict[str, int], tenant_id: str, now: float) -> None:
-        if budgets:
-            self._squeezed_at[tenant_id] = now
+        if not budgets:
+            return
+        before = self._book.total
         for request_id, budget in budgets.items():
             self._set(request_id, budget)
+        self._squeezed_at[tenant_id] = now
+        self._pending.append((now + self._pending_s(), before - self._book.total))
+        self._pending = deque(sorted(self._pending))
+
+    def _pending_s(self) -> float:
+        """Returns how long the engine takes for ``SQUEEZE_STEPS``, by the rates of the requests that run."""
+        rates = [rate for r in self._book.reservations() if (rate := r.release().tokens_per_s)]
+        if not rates:
+            return LEAST_PENDING_S
+        return min(max(SQUEEZE_STEPS * len(rates) / sum(rates), LEAST_PENDING_S), MOST_PENDING_S)
 
     def _set(self, request_id: str, budget: int) -> None:
         self._book.set_budget(request_id, budget)

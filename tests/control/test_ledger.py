@@ -109,3 +109,20 @@ def test_a_tenant_that_is_deleted_and_made_anew_is_not_granted_what_a_lost_repli
     assert ledger.leases.replicas["r1"].leases == {"a": 0}
     ledger.apply(ledger.expire(now=TTL_S))
     assert not ledger.leases.replicas
+
+
+def test_after_a_restart_a_claimed_lease_stays_in_force_until_the_others_are_back():
+    ledger = _with_tenant(limit=100)
+    _open(ledger, "r0")
+    _open(ledger, "r1")
+    ledger = Ledger(ledger.state.snapshot(), lease_ttl_s=TTL_S, now=50.0)
+    change = ledger.join_replica("r0")
+    ledger.apply(change)
+    claim = {"a": TenantUse(reserved_slots=10, leased_slots=60)}
+    ledger.open_lease(
+        Report(replica_id="r0", capacity_slots=100, tenants=claim, applied_seq=0), epoch=change.revision, now=51.0
+    )
+    assert ledger.leases.replicas["r0"].leases == {"a": 60}
+    _open(ledger, "r1", now=52.0)
+    assert ledger.leases.replicas["r0"].leases["a"] >= 10
+    assert ledger.leases.replicas["r1"].leases["a"] <= 40

@@ -173,3 +173,30 @@ def test_commits_are_synchronous(database_path):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
     store.close()
+
+
+def test_a_postgresql_that_became_read_only_refuses_writes_and_is_read(postgres):
+    url = postgres.new_database()
+    store = Store(url)
+    ledger = Ledger(store.load(), lease_ttl_s=10, now=0)
+    _set_read_only(url, "on")
+    change = ledger.create_tenant(_tenant())
+    with pytest.raises(errors.UnavailableError, match="cannot be written"):
+        store.write(change)
+    assert store.load() == Snapshot()
+    _set_read_only(url, "off")
+    store.write(change)
+    assert [tenant.tenant_id for tenant in store.load().tenants] == ["acme"]
+    store.close()
+
+
+def _set_read_only(url, value):
+    """Changes it for all sessions, and ends those that began before."""
+    name = url.split("/")[3].split("?")[0]
+    engine = connect(url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("SET default_transaction_read_only = off")
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        connection.exec_driver_sql(f"{others} AND datname = '{name}'")
+    engine.dispose()

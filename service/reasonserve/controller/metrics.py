@@ -14,11 +14,13 @@ from prometheus_client.registry import Collector
 from reasonserve.controller.core import Controller
 from reasonserve.controller.records import Change, TenantUse
 from reasonserve.controller.store import Store
+from reasonserve.controller.usage import parts_by_tenant
 from reasonserve.errors import StartupError, UnavailableError
 from reasonserve.telemetry import metric as declared
 from reasonserve.telemetry import metrics
 from reasonserve.telemetry.prometheus import PrometheusRecorder
 
+_TURN = 500
 ANSWER_WITHIN_S = 5.0
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 
@@ -96,14 +98,17 @@ class LedgerCollector(Collector):
             Sample(metrics.CONTROLLER_SPLIT_SECONDS, stats.seconds),
             Sample(metrics.CLUSTER_REPLICAS, ledger.leases.num_replicas),
             Sample(metrics.CLUSTER_CAPACITY_SLOTS, ledger.leases.capacity_slots),
-            *self._tenant_samples(),
+            *await self._tenant_samples(),
         ]
 
-    def _tenant_samples(self) -> Iterable[Sample]:
+    async def _tenant_samples(self) -> Iterable[Sample]:
         ledger, sums = self._controller.ledger, dict[tuple[str, str], Sample]()
-        replicas = ledger.leases.replicas.values()
-        for tenant_id, tenant in sorted(ledger.state.tenants.items()):
+        parts = parts_by_tenant(ledger.leases.replicas.values())
+        for i, (tenant_id, tenant) in enumerate(sorted(ledger.state.tenants.items())):
+            if i % _TURN == 0:
+                await asyncio.sleep(0)  # renewals get their turn in between
             label = self._tenants.of(tenant_id)
+            replicas = parts[tenant_id]
             uses = [replica.report.tenants.get(tenant_id, TenantUse()) for replica in replicas]
             for metric, value in (
                 (metrics.TENANT_GUARANTEED_SLOTS, tenant.guaranteed_slots),

@@ -39,7 +39,7 @@ async def cluster_status(ledger: Ledger, *, now: float) -> cluster_pb.GetCluster
         declared_capacity_slots=ledger.declared_slots,
         warning=ledger.warning,
     )
-    parts, tenants = _parts_by_tenant(replica for _, replica in replicas), _tenants_by_id(ledger)
+    parts, tenants = parts_by_tenant(replica for _, replica in replicas), _tenants_by_id(ledger)
     response.replicas.extend([_replica_status(replica, now) for _, replica in replicas])
     response.tenants.extend(await in_turns(lambda tenant: _tenant_status(tenant, parts[tenant.tenant_id]), tenants))
     return response
@@ -47,7 +47,7 @@ async def cluster_status(ledger: Ledger, *, now: float) -> cluster_pb.GetCluster
 
 async def all_usage(ledger: Ledger) -> tenant_pb.ListTenantUsageResponse:
     """Writes what every tenant holds and wants, over the cluster and per replica."""
-    parts = _parts_by_tenant(replica for _, replica in sorted(ledger.leases.replicas.items()))
+    parts = parts_by_tenant(replica for _, replica in sorted(ledger.leases.replicas.items()))
     usage = await in_turns(lambda tenant: _tenant_usage(tenant, parts[tenant.tenant_id]), _tenants_by_id(ledger))
     return tenant_pb.ListTenantUsageResponse(usage=usage)
 
@@ -73,7 +73,7 @@ def _tenants_by_id(ledger: Ledger) -> list[Tenant]:
     return [tenants[tenant_id] for tenant_id in sorted(tenants)]
 
 
-def _parts_by_tenant(replicas: Iterable[Replica]) -> defaultdict[str, list[Replica]]:
+def parts_by_tenant(replicas: Iterable[Replica]) -> defaultdict[str, list[Replica]]:
     """Returns the replicas that have anything to say of each tenant, in order."""
     parts: defaultdict[str, list[Replica]] = defaultdict(list)
     for replica in replicas:

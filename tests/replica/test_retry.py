@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasonserve.replica.demand import Demand
 from reasonserve.replica.retry import MAX_RETRY_S, MIN_RETRY_S, WINDOW_S, Release, ReleaseRate, retry_after_s
 
 
@@ -57,3 +58,13 @@ def test_a_steady_release_is_seen_as_what_it_is_from_the_start():
         for tick in range(seconds * 10):
             rate.note(4, now=(tick + 0.5) / 10)
         assert rate.slots_per_s(now=float(seconds)) == pytest.approx(40.0, rel=0.01)
+
+
+def test_a_burst_is_what_was_asked_for_within_a_window():
+    demand = Demand(now=0.0)
+    assert demand.burst_slots("a", 70) == 70
+    for when, slots in ((1.0, 10), (2.0, 20), (2.5, 30), (9.0, 40)):
+        demand.asked("a", slots, now=when, window_s=1.0)
+    assert demand.burst_slots("a", 70) == 50
+    demand.asked("a", 1, now=9.5, window_s=8.0)
+    assert demand.burst_slots("a", 70) == 10 + 20 + 30 + 40

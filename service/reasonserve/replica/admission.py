@@ -11,8 +11,8 @@ collected until ``take``. A request that does not fit is helped in this order:
 4. it is refused and told when room is expected.
 
 What a tenant holds beyond its home share is a loan, and only what can be called back is lent: the slots that
-loans keep when they are squeezed as far as they can be never reach into anybody's home share, and one typical
-request of each guaranteed tenant always finds free slots, for squeezed ones take some steps to come free.
+loans keep when they are squeezed as far as they can be never reach into anybody's home share, and as much as each
+guaranteed tenant lately asked for within the time of a squeeze is free, for that is how long squeezed slots take.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Admission:
         if 0 < terms.queue.requests <= self._queue.count(entry.tenant_id) and not self._waits.is_within_home(candidate):
             raise self._waits.refusal(candidate, self._waits.behind(entry.tenant_id, now), now)
         wished = candidate.most_slots(candidate.kv.budget_tokens)
-        self._demand.asked(entry.tenant_id, wished)
+        self._demand.asked(entry.tenant_id, wished, now=now, window_s=self._pressure.squeeze_s())
         self._waiting[entry.request_id] = candidate
         self._queue.push(entry.request_id, entry.tenant_id, cost=wished, weight=terms.weight)
         self._settle(now)

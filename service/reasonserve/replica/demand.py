@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reasonserve.replica.book import Account, Book
 from reasonserve.replica.retry import ReleaseRate, retry_after_s
 
-_RECENT = 8
+_RECENT = 32
 _MOST_EXPECTED = 256
 
 
@@ -38,8 +38,8 @@ class TenantUse:
 
 @dataclass(slots=True)
 class _Tenant:
-    recent: deque[int] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    typical: int = 0
+    recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # (when, slots)
+    burst: int = 0
     refused: int = 0
     # (expected back until, slots); bounded, for who comes back sooner than told is refused again and again
     expected: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_EXPECTED))
@@ -58,16 +58,28 @@ class Demand:
         self._released = ReleaseRate(now=now)
         self._since = now
 
-    def asked(self, tenant_id: str, slots: int) -> None:
-        """Notes what a request would hold unshrunk."""
-        tenant = self._of(tenant_id)
-        tenant.recent.append(slots)
-        tenant.typical = max(tenant.recent)
+    def asked(self, tenant_id: str, slots: int, *, now: float, window_s: float) -> None:
+        """Notes what a request would hold unshrunk.
 
-    def typical_slots(self, tenant_id: str, default: int) -> int:
-        """Returns the largest of the sizes last asked for, or a default before the first."""
+        Args:
+            tenant_id: Whose request it is.
+            slots: Its slots.
+            now: The time.
+            window_s: Requests that come within so long of each other are a burst.
+        """
+        tenant = self._of(tenant_id)
+        tenant.recent.append((now, slots))
+        tenant.burst = _largest_burst(tenant.recent, window_s)
+
+    def burst_slots(self, tenant_id: str, default: int) -> int:
+        """Returns what the largest of a tenant's latest bursts asked for, or a default before its first request."""
         tenant = self._tenants.get(tenant_id)
-        return tenant.typical if tenant and tenant.typical else default
+        return tenant.burst if tenant and tenant.recent else default
+
+    def largest_slots(self, tenant_id: str) -> int:
+        """Returns the largest of the sizes that a tenant lately asked for; 0 before its first request."""
+        tenant = self._tenants.get(tenant_id)
+        return max((slots for _, slots in tenant.recent), default=0) if tenant else 0
 
     def refused(self, tenant_id: str, slots: int, *, until: float) -> None:
         """Notes a refusal; it counts as demand until the client is due again."""
@@ -143,3 +155,16 @@ class Demand:
 
     def _of(self, tenant_id: str) -> _Tenant:
         return self._tenants.setdefault(tenant_id, _Tenant())
+
+
+def _largest_burst(requests: Iterable[tuple[float, int]], window_s: float) -> int:
+    """Returns the most slots that requests, as (when, slots) in order, asked for within a window."""
+    window: deque[tuple[float, int]] = deque()
+    held = most = 0
+    for when, slots in requests:
+        window.append((when, slots))
+        held += slots
+        while window[0][0] < when - window_s:
+            held -= window.popleft()[1]
+        most = max(most, held)
+    return most

@@ -161,9 +161,9 @@ class Pressure:
         return freed(candidates, plan)
 
     def _grow(self, tenant_id: str, now: float) -> None:
-        """Lets a tenant's squeezed requests grow into its room, a typical request's worth left free."""
+        """Lets a tenant's squeezed requests grow into its room, the largest request's worth left free."""
         candidates = [c for c, _ in self._bounded(tenant_id) if c.budget < c.ceiling]
-        room = self.room(tenant_id, 0, now=now) - self._typical(tenant_id)
+        room = self.room(tenant_id, 0, now=now) - self._demand.largest_slots(tenant_id)
         if not candidates or room <= 0:
             return
         budgets = plan_growth(candidates, room)
@@ -189,10 +189,10 @@ class Pressure:
         for request_id, budget in budgets.items():
             self._set(request_id, budget)
         self._squeezed_at[tenant_id] = now
-        self._pending.append((now + self._pending_s(), before - self._book.total))
+        self._pending.append((now + self.squeeze_s(), before - self._book.total))
         self._pending = deque(sorted(self._pending))
 
-    def _pending_s(self) -> float:
+    def squeeze_s(self) -> float:
         """Returns how long the engine takes for ``SQUEEZE_STEPS``, by the rates of the requests that run."""
         rates = [rate for r in self._book.reservations() if (rate := r.release().tokens_per_s)]
         if not rates:
@@ -214,14 +214,14 @@ class Pressure:
         return self._terms.home_total + lent <= self._pool_slots
 
     def _headroom(self, *, besides: str | None = None) -> int:
-        """Returns what is kept free for tenants below their home shares: a typical request, and those that wait."""
+        """Returns what is kept free for tenants below their home shares: a burst of requests, and those that wait."""
         own = self._headroom_of(besides) if besides in self._terms.home_shares else 0
         return self._all()[2] - own
 
     def _headroom_of(self, tenant_id: str | None) -> int:
         if tenant_id is None:
             return 0
-        return max(0, min(self._home_room(tenant_id), self._claims.get(tenant_id, 0) + self._typical(tenant_id)))
+        return max(0, min(self._home_room(tenant_id), self._claims.get(tenant_id, 0) + self._burst(tenant_id)))
 
     def _all(self) -> tuple[int, int, int]:
         """Returns the sums over all tenants, taken anew after a change."""
@@ -231,9 +231,9 @@ class Pressure:
             self._sums = (self._book.version, lent, sum(map(self._headroom_of, homes)))
         return self._sums
 
-    def _typical(self, tenant_id: str) -> int:
+    def _burst(self, tenant_id: str) -> int:
         default = self._terms.of(tenant_id).default_tokens + 2 * self._buffer_tokens
-        return self._demand.typical_slots(tenant_id, default)
+        return self._demand.burst_slots(tenant_id, default)
 
     def _weight(self, tenant_id: str) -> int:
         return self._terms.of(tenant_id).weight if self._terms.is_known(tenant_id) else 1

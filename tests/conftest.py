@@ -1,9 +1,43 @@
-"""What holds for every test."""
+"""Property tests without deadlines; stacks that modules share, which end with the last test that uses them."""
 
-from __future__ import annotations
+from collections.abc import Callable
+from contextlib import ExitStack
 
+import pytest
 from hypothesis import settings
 
 # A test that is slow once because the machine was busy has found nothing.
 settings.register_profile("untimed", parent=settings.default, deadline=None)
 settings.load_profile("untimed")
+
+Endings = dict[str, ExitStack]
+
+_ENDINGS = pytest.StashKey[Endings]()
+_LAST_USES = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes the last test that asks for each fixture."""
+    uses = {name: item.nodeid for item in session.items for name in getattr(item, "fixturenames", ())}
+    session.config.stash[_LAST_USES] = uses
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Ends what this test was the last to use."""
+    endings, last_uses = item.config.stash.get(_ENDINGS, {}), item.config.stash[_LAST_USES]
+    for name in [name for name in endings if last_uses[name] == item.nodeid]:
+        endings.pop(name).close()
+
+
+@pytest.fixture(scope="session")
+def until_last_use(request: pytest.FixtureRequest) -> Callable[[str], ExitStack]:
+    """Lends session fixtures a stack of callbacks, by the fixture's name, that is closed after its last use."""
+    endings: Endings = request.config.stash.setdefault(_ENDINGS, {})
+
+    def lend(name: str) -> ExitStack:
+        endings[name] = ExitStack()
+        request.addfinalizer(endings[name].close)
+        return endings[name]
+
+    return lend

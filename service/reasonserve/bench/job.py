@@ -188,6 +188,7 @@ async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
     if job["engine"] != "stock":
         await asyncio.sleep(1.5)  # the scheduler checks its pool when it is idle
         results["handshake"] = asdict(engine.handshake)
+        results["overlap"] = not engine._engine.server_args.disable_overlap_schedule
         results["used_slots"] = (await engine.load()).used_slots  # raises if a check ended the engine
     return results
 

@@ -54,7 +54,7 @@ class Controller(pb_grpc.LeaseServiceServicer):
 
 
 @asynccontextmanager
-async def running(ttl_s):
+async def running(ttl_s, client_class=LeaseClient):
     controller = Controller(ttl_s)
     server = grpc.aio.server()
     pb_grpc.add_LeaseServiceServicer_to_server(controller, server)
@@ -63,7 +63,7 @@ async def running(ttl_s):
     engine = FakeEngine()
     admission = Admission(pool_slots=4096, buffer_tokens=16)
     desk = Desk(admission=admission, engine=engine, clock=lambda: 0.0)
-    client = LeaseClient(
+    client = client_class(
         endpoint=f"127.0.0.1:{port}",
         token="secret",
         identity=ReplicaIdentity(replica_id="r1", model="fake", handshake=engine.handshake),
@@ -141,6 +141,28 @@ async def test_an_ended_task_is_ill_health():
         await client.stop()
         with pytest.raises(UnavailableError):
             client.check_health()
+
+
+class BreaksWhenStopped(LeaseClient):
+    """Its first stream breaks at the moment at which it is stopped."""
+
+    breaks = True
+
+    async def _hold(self, call, responses):
+        try:
+            await super()._hold(call, responses)
+        except asyncio.CancelledError:
+            if self.breaks:
+                self.breaks = False
+                raise UnavailableError("The stream broke.") from None
+            raise
+
+
+async def test_a_stop_is_heard_though_the_stream_breaks_at_that_moment():
+    async with running(ttl_s=300, client_class=BreaksWhenStopped) as (_, admission, client):
+        await until_leased(admission, 500)
+        async with asyncio.timeout(5):
+            await client.stop()
 
 
 async def test_each_answer_is_confirmed_and_one_that_took_slots_at_once():

@@ -126,9 +126,10 @@ class LeaseClient:
 
     async def stop(self) -> None:
         """Ends the task and the stream; the controller holds the slots back until the lease lapses."""
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            # More than once: a cancellation is lost where the stream breaks at the same moment.
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=MIN_REPORT_GAP_S)
 
     async def _run(self) -> None:
         retrying = AsyncRetrying(
@@ -177,8 +178,10 @@ class LeaseClient:
                 await asyncio.sleep(MIN_REPORT_GAP_S)
             renew_at = self._reported_at + self._renewal_s * random.uniform(1 - RENEWAL_JITTER, 1)
             while not (self._changed.is_set() or time.monotonic() >= renew_at or await self._load_changed()):
+                # Not `wait_for`: on Python 3.11 it loses a cancellation that comes together with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), min(LOAD_POLL_S, self._renewal_s))
+                    async with asyncio.timeout(min(LOAD_POLL_S, self._renewal_s)):
+                        await self._changed.wait()
             await self._report(call)
 
     async def _load_changed(self) -> bool:

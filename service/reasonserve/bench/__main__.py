@@ -11,6 +11,7 @@ from rich.progress import Progress
 from reasonserve.bench.accuracy.command import accuracy, divergence
 from reasonserve.bench.control.command import control, faults
 from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
+from reasonserve.bench.serve_soak.command import serve_soak
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
 
@@ -202,6 +203,7 @@ app.command()(accuracy)
 app.command()(control)
 app.command()(faults)
 app.command()(divergence)
+app.command()(serve_soak)
 
 
 if __name__ == "__main__":

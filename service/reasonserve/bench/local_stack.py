@@ -21,6 +21,7 @@ from reasonserve.bench.job import JobFailedError
 from reasonserve.cli import client
 from reasonserve.errors import UnavailableError
 from reasonserve.stack.paths import StatePaths
+from reasonserve.stack.state import StackState
 
 START_S, LEASED_S = 900.0, 60.0
 
@@ -36,6 +37,18 @@ class LocalStack:
 
     state_dir: Path
     endpoint: str
+
+    @property
+    def state(self) -> StackState:
+        """What runs now.
+
+        Raises:
+            JobFailedError: Nothing does.
+        """
+        state = StackState.read(StatePaths(self.state_dir).state_file)
+        if state is None:
+            raise JobFailedError("The stack has ended.")
+        return state
 
     @property
     def spans(self) -> list[dict[str, Any]]:

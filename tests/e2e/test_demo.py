@@ -11,7 +11,7 @@ pytestmark = pytest.mark.stack
 
 
 def test_the_demo_runs_from_end_to_end(three_ports: int) -> None:
-    command = [sys.executable, "-m", "reasonserve", "demo", "--tokens", "512", "--port", str(three_ports)]
+    command = [sys.executable, "-m", "reasonserve", "demo", "--tokens", "320", "--port", str(three_ports)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     assert "peak private KV slots" in done.stdout

@@ -89,12 +89,18 @@ def test_the_table_shows_both_runs() -> None:
         assert figure in text
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_it_starts_leaves_nothing(make_config: Callable[..., Path], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "reasonserve", "demo", "--config", str(make_config())]
     command += ["--engine-factory", "reasonserve.replica.fake_engine:create"]
     # Ray's sockets have short names to live with, so its own files stay where they are.
     environment = os.environ | {"TMPDIR": str(tmp_path), "RAY_TMPDIR": tempfile.gettempdir()}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell starts what it runs in the background with this signal ignored, and so would the demo.
+    process = subprocess.Popen(command, env=environment, **pipes, preexec_fn=_heed_interrupts)
     family: list[psutil.Process] = []
     deadline = time.monotonic() + DEADLINE_S
     while len(family) < 4:  # The supervisor, the controller and the first processes of Ray.

@@ -235,6 +235,33 @@ def test_a_squeeze_comes_back_within_a_window_and_growth_reaches_what_was_admitt
     assert world.compressor.state_of(world.requests[0]).squeezes == 1
 
 
+def test_slots_that_a_round_frees_are_offered_to_waiting_requests_at_once() -> None:
+    """SGLang closes a full batch to new requests until one of its own has left; a round makes room as well."""
+    world = World([Request(0, 5, 96, "r-kv")])
+    flags = []
+    for _ in range(96 + 2 * BUFFER + 2):
+        batch = world.batch()
+        batch.batch_is_full = True
+        world.compressor.run_due_rounds(batch)
+        flags.append(batch.batch_is_full)
+        world.decode()
+    assert [step for step, is_full in enumerate(flags) if not is_full] == [96 + BUFFER, 96 + 2 * BUFFER]
+
+
+def test_a_running_request_reserves_its_footprint_and_a_squeezed_one_what_its_round_waits_for() -> None:
+    world = World([Request(0, 5, 96, "r-kv")])
+    request = world.requests[0]
+    for _ in range(200):
+        decode(world, 1)
+        assert held(world) + world.compressor.growth_left(request) == 96 + BUFFER
+    world.compressor.set_budget(request, 40)
+    most = held(world) + SETTINGS.window_tokens
+    while world.compressor.state_of(request).squeezing:
+        assert held(world) + world.compressor.growth_left(request) <= most
+        decode(world, 1)
+    assert held(world) + world.compressor.growth_left(request) == 40 + BUFFER
+
+
 def test_bounded_requests_are_squeezed_before_one_has_to_go() -> None:
     """A request without a budget grows until the pool is short; its neighbours give up half of theirs, no more."""
     world = World([Request(0, 5, 96, "r-kv"), Request(1, 5, 96, "r-kv"), Request(2, 5, 0, "full")])

@@ -74,7 +74,8 @@ def test_what_is_left_to_grow_is_exact() -> None:
     assert state.growth_left(10, 500, WINDOW) == 96  # before its prefill
     assert state.growth_left(10, 20, WINDOW) == 20  # ends before its budget is full
     assert state.growth_left(90, 500, WINDOW) == 16
-    assert state.growth_left(106, 500, WINDOW) == WINDOW  # full, a round is due
+    assert state.growth_left(106, 500, 0) == 0  # full, a round is due
+    assert state.growth_left(106, 500, 3) == 3  # squeezed on the way, its queries are not all there
     assert state.growth_left(400, 500, WINDOW) == WINDOW  # recomputed after a retraction
     full = RequestState(kv=KvRequest(method="full", budget_tokens=0), prompt_tokens=10)
     assert full.growth_left(90, 500, WINDOW) == 500

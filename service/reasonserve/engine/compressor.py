@@ -103,7 +103,8 @@ class Compressor:
         # The last token is not stored yet; a shorter row that is still dense is in the midst of its prefill.
         in_prefill = state.table_row < 0 and req.kv.kv_allocated_len < prefilled - 1
         filled = prefilled if in_prefill else req.kv.kv_allocated_len
-        return state.growth_left(filled, left, self.settings.window_tokens)
+        missing = max(0, self.settings.window_tokens - state.captured(req.kv.kv_allocated_len))
+        return state.growth_left(filled, left, missing)
 
     def set_budget(self, req: Req, budget_tokens: int) -> bool:
         """Sets the budget that a request's caller wants; False for a request without one."""
@@ -178,6 +179,7 @@ class Compressor:
                 shrunk[i] = req.kv.kv_allocated_len
         if shrunk:
             _set_lengths(batch, shrunk)
+            batch.batch_is_full = False  # SGLang looks at its queue again only when a request has left
 
     def _owns_budget(self, req: Req, state: RequestState, tree_cache: Any) -> bool:
         if state.kv.prompt_mode == "pinned" or state.table_row >= 0:

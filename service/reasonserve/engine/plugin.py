@@ -116,6 +116,7 @@ def _set_budgets(set_state: Callable[..., Any], scheduler: Scheduler, request: S
         by_id[chunked.rid] = chunked
     found = {by_id.get(key.removeprefix(BUDGET_KEY_PREFIX)): int(value) for key, value in wanted.items()}
     taken = [req is not None and _compressor.set_budget(req, budget) for req, budget in found.items()]
+    scheduler.running_batch.batch_is_full = False  # lower budgets make room; SGLang looks at its queue again
     return SetInternalStateReqOutput(updated=all(taken))
 
 

@@ -137,18 +137,19 @@ class RequestState:
         """Returns the output tokens that a row of this length stands for."""
         return allocated_slots + self.released_slots - self.prompt_tokens
 
-    def growth_left(self, filled_slots: int, tokens_left: int, window: int) -> int:
+    def growth_left(self, filled_slots: int, tokens_left: int, queries_missing: int) -> int:
         """Returns the slots that the request may still take when its row is this long.
 
         Args:
             filled_slots: Length of the row, or of the prefill that will lay it out.
             tokens_left: Tokens that it may still generate.
-            window: Queries that a round waits for; what a recomputed request grows by beyond its footprint.
+            queries_missing: Queries that its next round still waits for; a recomputed or squeezed request grows by
+                so much beyond its footprint.
         """
         if not self.compressible:
             return tokens_left
         footprint = self.pinned_slots + self.budget_tokens + self.kv.buffer_tokens
-        return min(tokens_left, max(footprint - filled_slots, window))
+        return min(tokens_left, max(footprint - filled_slots, queries_missing))
 
     @property
     def compressible(self) -> bool:

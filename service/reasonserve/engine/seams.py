@@ -175,6 +175,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "holds_kv",
     ),
     "sglang.srt.managers.schedule_batch.ScheduleBatch": (
+        "batch_is_full",
         "seq_lens",
         "seq_lens_cpu",
         "seq_lens_sum",
@@ -194,7 +195,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "time_stats",
         "to_finish",
     ),
-    "sglang.srt.managers.scheduler.Scheduler": ("chunked_req", "collect_inflight_reqs", "waiting_queue"),
+    "sglang.srt.managers.scheduler.Scheduler": (
+        "chunked_req",
+        "collect_inflight_reqs",
+        "running_batch",
+        "waiting_queue",
+    ),
     "sglang.srt.managers.io_struct.SetInternalStateReq": ("server_args",),
     "sglang.srt.managers.io_struct.SetInternalStateReqOutput": ("updated",),
     "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin": ("set_internal_state",),

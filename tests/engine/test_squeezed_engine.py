@@ -1,4 +1,4 @@
-"""Squeezes, a short pool, chunked prompts and odd requests in a real SGLang, with the small model and strict memory checks."""
+"""Squeezes, a short pool, chunked prompts and odd requests in a real SGLang: small model, strict memory checks."""
 
 from __future__ import annotations
 

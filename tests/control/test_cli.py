@@ -75,6 +75,34 @@ def test_usage_is_shown_per_replica_and_to_the_tenant_itself(run, request):
     assert "'team-a' alone" in denied.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--weight", "0"), "--weight"),
+        (("--limit-slots", "9" * 20), "limit_slots: given 99999999999999999999, which is out of range"),
+        (("--budget-max", "9" * 10), "max_tokens: given 9999999999, which is out of range"),
+    ],
+)
+def test_numbers_that_no_message_carries_are_refused(run, options, said):
+    refused = run("tenant", "create", "team-a", *options)
+    assert refused.exit_code in (1, 2)
+    assert said in refused.stderr
+    assert "No tenants yet" in run("tenant", "list").stdout
+
+
+def test_a_controller_that_is_not_there_is_named(run):
+    refused = run("tenant", "list", "--controller", "127.0.0.1:1")
+    assert refused.exit_code == 1
+    assert "127.0.0.1:1 cannot be reached" in refused.stderr
+
+
+def test_without_a_token_it_says_how_to_give_one(tmp_path):
+    environment = {"REASONSERVE_ADMIN_TOKEN": "", "REASONSERVE_CONTROLLER": "127.0.0.1:1"}
+    refused = CliRunner().invoke(app, ["status", "--state-dir", str(tmp_path)], env=environment)
+    assert refused.exit_code == 1
+    assert "--admin-token" in refused.stderr
+
+
 def test_top_shows_one_reading(run, request):
     _create(run, "--guaranteed-slots", "100")
     request.getfixturevalue("replica")

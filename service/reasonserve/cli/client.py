@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 from pydantic_settings import SettingsConfigDict
@@ -22,10 +22,10 @@ from reasonserve.controller_client import (
     read_admin_token,
     stubs,
 )
-from reasonserve.errors import UnauthenticatedError
+from reasonserve.errors import StartupError, UnauthenticatedError, UnavailableError
 from reasonserve.stack.control import running
 from reasonserve.stack.paths import StatePaths
-from reasonserve.status import from_rpc_error
+from reasonserve.status import DETAILS_KEY, from_rpc_error
 from reasonserve.telemetry.tracing import TraceparentInterceptor
 
 ADMIN_TIMEOUT_S = 20.0
@@ -40,10 +40,12 @@ class Admin:
     Attributes:
         services: Its services.
         metadata: What presents the admin token.
+        endpoint: Where it is called.
     """
 
     services: Stubs
     metadata: tuple[tuple[str, str], ...]
+    endpoint: str
 
     def call(self, rpc: Callable[..., Response], request: Any) -> Response:
         """Calls a method.
@@ -54,6 +56,14 @@ class Admin:
         try:
             return rpc(request, metadata=self.metadata, timeout=ADMIN_TIMEOUT_S)
         except grpc.RpcError as error:
+            # Pairs at run time; the stubs do not know.
+            metadata = cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ())
+            worded = any(key == DETAILS_KEY for key, _ in metadata)
+            if error.code() is grpc.StatusCode.UNAVAILABLE and not worded:
+                raise UnavailableError(
+                    f"The controller at {self.endpoint} cannot be reached: `reasonserve up` starts one here; "
+                    "--controller or REASONSERVE_CONTROLLER names another."
+                ) from error
             raise from_rpc_error(error) from error
 
 
@@ -68,9 +78,14 @@ def admin(controller: str | None, token: str | None, state_dir: Path | None) -> 
     if controller is None:
         state = running(paths)
         controller = state.controller_endpoint if state else f"127.0.0.1:{DEFAULT_CONTROLLER_PORT}"
+    if not token and not paths.admin_token_file.exists():
+        raise StartupError(
+            f"No token was given, and {paths.admin_token_file} is not there: pass --admin-token, set "
+            "REASONSERVE_ADMIN_TOKEN, or name with --state-dir where `reasonserve up` ran."
+        )
     metadata = admin_metadata(token or read_admin_token(paths.admin_token_file))
     with open_blocking_channel(controller) as channel:
-        yield Admin(stubs(channel), metadata)
+        yield Admin(stubs(channel), metadata, controller)
 
 
 @dataclass(frozen=True, slots=True)

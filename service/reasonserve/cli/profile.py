@@ -123,6 +123,7 @@ def _show(profiles: list[pb.Profile]) -> None:
         out.print("No profiles yet: `reasonserve profile upload FILE` uploads one.")
         return
     shown = table("profile", "model", "fingerprint", "layers", "active", "uploaded")
+    shown.columns[0].no_wrap = shown.columns[2].no_wrap = True  # to be copied
     for profile in profiles:
         shown.add_row(
             profile.profile_id,

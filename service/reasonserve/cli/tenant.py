@@ -22,7 +22,9 @@ key_app = typer.Typer(no_args_is_help=True, help="Create and revoke a tenant's k
 app.add_typer(key_app, name="key")
 
 TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="Lower-case letters, digits and hyphens.")]
-Weight = Annotated[int | None, typer.Option("--weight", help="Share of contended memory relative to others.")]
+Weight = Annotated[
+    int | None, typer.Option("--weight", min=1, max=100_000, help="Share of contended memory relative to others.")
+]
 Guaranteed = Annotated[int | None, typer.Option("--guaranteed-slots", help="Token slots that are always its own.")]
 Limit = Annotated[int | None, typer.Option("--limit-slots", help="Most token slots that it may hold.")]
 BudgetMin = Annotated[int | None, typer.Option("--budget-min", help="Smallest KV budget of a request, in tokens.")]
@@ -50,14 +52,10 @@ def create(
     as_json: options.AsJson = False,
 ) -> None:
     """Create a tenant with a first key. The key is printed once and stored hashed."""
-    tenant = pb.Tenant(
-        tenant_id=tenant_id,
-        display_name=display_name,
-        weight=weight,
-        guaranteed_slots=guaranteed_slots,
-        limit_slots=limit_slots,
-        request_budget=pb.RequestBudget(min_tokens=budget_min, default_tokens=budget_default, max_tokens=budget_max),
-    )
+    tenant = pb.Tenant(tenant_id=tenant_id, display_name=display_name)
+    _assign(tenant, {"weight": weight, "guaranteed_slots": guaranteed_slots, "limit_slots": limit_slots})
+    budget = {"min_tokens": budget_min, "default_tokens": budget_default, "max_tokens": budget_max}
+    _assign(tenant.request_budget, budget)
     request = pb.CreateTenantRequest(tenant=tenant, allow_overcommit=allow_overcommit)
     with client.admin(controller, admin_token, state_dir) as admin:
         created = admin.call(admin.services.tenants.CreateTenant, request)
@@ -209,10 +207,19 @@ def revoke_key(
 
 
 def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]) -> list[str]:
-    """Sets the fields that have a value; returns their names."""
+    """Sets the fields that have a value; returns their names.
+
+    Raises:
+        InvalidRequestError: A value is larger than a message can carry.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
-        setattr(message, name, value)
+        try:
+            setattr(message, name, value)
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"{name}: given {value}, which is out of range; name a smaller number."
+            ) from error
     return list(given)
 
 

@@ -78,6 +78,7 @@ def _view(status: cluster_pb.GetClusterStatusResponse, usage: list[pb.TenantUsag
         "refused",
         title=title,
     )
+    shown.padding = 0  # ten columns in a terminal of eighty characters
     # Those who hold most first, as in the tool this is named after.
     for tenant in sorted(usage, key=lambda tenant: (-tenant.reserved_slots, tenant.tenant_id)):
         short = tenant.wanted_slots > 0 and tenant.leased_slots < tenant.guaranteed_slots

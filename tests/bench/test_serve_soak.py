@@ -235,6 +235,7 @@ class Answers(pb_grpc.GenerationServiceServicer):
         assert ("authorization", "Bearer key") in [(m.key, m.value) for m in context.invocation_metadata()]
         for token in request.tokens.ids:
             yield pb.GenerateResponse(token_ids=[token, token])
+        yield pb.GenerateResponse()
 
 
 @pytest.mark.parametrize(

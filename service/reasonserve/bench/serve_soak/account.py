@@ -24,7 +24,7 @@ class Outcome:
     Attributes:
         code: gRPC status, or one of those above.
         details: The server's words.
-        messages: Messages that came.
+        messages: Messages with tokens that came.
         tokens: Tokens in them.
         sent_s: When it was sent, from the beginning of the load.
         ended_s: When it ended.

@@ -26,7 +26,7 @@ def job(request: pb.GenerateRequest, metadata: tuple[tuple[str, str], ...], *, s
 
 
 def run(channel: grpc.Channel, line: str) -> dict[str, object]:
-    """Sends what a line asks for and returns the end: code, details, messages and tokens."""
+    """Sends what a line asks for and returns the end: code, details, messages with tokens, tokens."""
     asked = json.loads(line)
     request = pb.GenerateRequest.FromString(base64.b64decode(asked["request"]))
     stub = pb_grpc.GenerationServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -36,7 +36,7 @@ def run(channel: grpc.Channel, line: str) -> dict[str, object]:
     try:
         answers = stub.GenerateStream(request, **options) if asked["streamed"] else [stub.Generate(request, **options)]
         for answer in answers:
-            messages += 1
+            messages += bool(answer.token_ids)
             tokens += len(answer.token_ids)
     except grpc.RpcError as error:
         end |= {"code": error.code().name, "details": error.details() or ""}

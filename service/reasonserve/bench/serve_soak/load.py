@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import statistics
 import sys
 import time
@@ -68,6 +70,10 @@ class Load:
         """Seconds since the load began."""
         return time.monotonic() - self._began
 
+    def begin(self) -> None:
+        """Begins to count the load's time."""
+        self._began = time.monotonic()
+
     async def capacity(self, requests: Iterator[Planned], clients: int, seconds: float) -> tuple[float, float]:
         """Returns how many requests a second a number of clients get answered, and what one usually takes then.
 
@@ -99,14 +105,14 @@ class Load:
         return len(counted) / seconds, statistics.median(counted)
 
     async def run(self, planned: Sequence[Planned], usual_s: float, on_end: Callable[[], None]) -> None:
-        """Sends every request at its time, whatever became of those before, and waits for all ends.
+        """Sends every request at its time after ``begin``, whatever became of those before, and waits for all ends.
 
         Args:
             planned: The requests, in order.
             usual_s: What one usually takes: the measure of their ``moment``.
             on_end: Called when one has ended.
         """
-        self._began, self._usual_s = time.monotonic(), usual_s
+        self._usual_s = usual_s
 
         async def see_through(request: Planned) -> None:
             try:
@@ -145,8 +151,7 @@ class Load:
         try:
             return await self._ask_and_kill(process, request)
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
+            _sigkill(process)
             await process.wait()
 
     async def _ask_and_kill(self, process: Process, request: Planned) -> Outcome:
@@ -160,7 +165,7 @@ class Load:
         process.stdin.write(job.encode())
         await process.stdin.drain()
         await asyncio.sleep(request.moment * self._usual_s)
-        process.kill()  # SIGKILL
+        _sigkill(process)
         told = await process.stdout.read()
         if not told.endswith(b"\n"):
             return Outcome(KILLED, sent_s=sent_s, ended_s=self.now_s)
@@ -171,17 +176,25 @@ class Load:
         return (("authorization", f"Bearer {key}"), ("traceparent", request.traceparent))
 
 
+def _sigkill(process: Process) -> None:
+    """Kills a process that has not been waited for; ``Process.kill`` might take its end from asyncio, which waits."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
 def _starts_at(request: Planned) -> float:
     """Returns when something has to be done for a request."""
     return request.at_s - LEAD_S if request.fate == "kill" else request.at_s
 
 
 async def _read(call: Any, seen: list[int], *, streamed: bool) -> tuple[str, str]:
-    """Reads a call to its end and returns its status; ``seen`` counts messages and tokens on the way."""
+    """Reads a call to its end and returns its status; ``seen`` counts messages with tokens, and tokens, on the way."""
     try:
         if streamed:
             async for message in call:
-                seen[:] = seen[0] + 1, seen[1] + len(message.token_ids)
+                if message.token_ids:
+                    seen[:] = seen[0] + 1, seen[1] + len(message.token_ids)
         else:
             seen[:] = 1, len((await call).token_ids)
         code: str = (await call.code()).name

@@ -54,7 +54,7 @@ class Setup:
     replica_kill: float = 0.3
     controller_kill: float = 0.65
     deadline_s: float = 180.0
-    settle_s: float = 240.0
+    settle_s: float = 600.0
     sample_s: float = 5.0
     warm_up_s: float = 300.0
     most_slope: float = 60.0

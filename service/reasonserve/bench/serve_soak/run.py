@@ -96,6 +96,7 @@ async def _soak(
         capacity, usual_s = await load.capacity(calm, setup.clients, setup.capacity_s)
         planned = plan.load(setup, vocabulary, capacity_per_s=capacity)
         show(description="Under load", total=len(planned))
+        load.begin()
         async with _watched(setup, stack, load, watched), asyncio.TaskGroup() as group:
             group.create_task(_disturb(setup, stack, load, disturbance))
             group.create_task(load.run(planned, usual_s, lambda: show(advance=1)))

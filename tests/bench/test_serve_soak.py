@@ -203,6 +203,7 @@ def test_a_report_is_told_to_people_and_machines() -> None:
     report = Report(
         setup=QUICK,
         capacity_per_s=4.0,
+        capacity_refused=2,
         requests=1,
         seconds=12.0,
         replica_killed_s=3.0,

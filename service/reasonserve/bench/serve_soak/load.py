@@ -12,6 +12,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,6 +31,21 @@ LEAD_S = 15.0
 REFUSED_S = 0.5
 FORGOTTEN_S = 3.0
 """The first seconds of the capacity's measurement do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a number of clients get that ask without pause.
+
+    Attributes:
+        per_s: Requests a second that were answered.
+        usual_s: What one took, the median.
+        refused: Requests that were refused.
+    """
+
+    per_s: float
+    usual_s: float
+    refused: int
 
 
 class Load:
@@ -74,8 +90,8 @@ class Load:
         """Begins to count the load's time."""
         self._began = time.monotonic()
 
-    async def capacity(self, requests: Iterator[Planned], clients: int, seconds: float) -> tuple[float, float]:
-        """Returns how many requests a second a number of clients get answered, and what one usually takes then.
+    async def capacity(self, requests: Iterator[Planned], clients: int, seconds: float) -> Capacity:
+        """Returns what a number of clients get.
 
         A request that is refused for want of memory does not count; its client asks for another one a moment later.
 
@@ -83,6 +99,7 @@ class Load:
             JobFailedError: One ended otherwise, or none was answered.
         """
         taken: list[tuple[float, float]] = []
+        refused: list[Outcome] = []
         failed: list[Outcome] = []
         ends_at = time.monotonic() + FORGOTTEN_S + seconds
 
@@ -92,6 +109,7 @@ class Load:
                 if outcome.code == "OK":
                     taken.append((time.monotonic(), outcome.ended_s - outcome.sent_s))
                 elif outcome.code == "RESOURCE_EXHAUSTED":
+                    refused.append(outcome)
                     await asyncio.sleep(REFUSED_S)
                 else:
                     failed.append(outcome)
@@ -102,7 +120,7 @@ class Load:
             raise JobFailedError(f"While the capacity was measured: {outcome.code}: {outcome.details}")
         if not counted:
             raise JobFailedError(f"No request was answered within {seconds:.0f} s; is the machine busy?")
-        return len(counted) / seconds, statistics.median(counted)
+        return Capacity(len(counted) / seconds, statistics.median(counted), len(refused))
 
     async def run(self, planned: Sequence[Planned], usual_s: float, on_end: Callable[[], None]) -> None:
         """Sends every request at its time after ``begin``, whatever became of those before, and waits for all ends.

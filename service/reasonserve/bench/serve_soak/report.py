@@ -20,6 +20,7 @@ class Report:
     Attributes:
         setup: What was asked for.
         capacity_per_s: Requests a second that were answered while the capacity was measured.
+        capacity_refused: Requests that were refused then.
         requests: Requests of the load.
         seconds: From the first of them to the end of the last.
         replica_killed_s: When a replica was killed, from the beginning of the load.
@@ -31,6 +32,7 @@ class Report:
 
     setup: Setup
     capacity_per_s: float
+    capacity_refused: int
     requests: int
     seconds: float
     replica_killed_s: float
@@ -45,7 +47,8 @@ def summary(report: Report) -> str:
     waited, refused, late = report.account.seconds, report.account.refused_s, report.account.late_s
     return (
         f"{report.requests} requests in {report.seconds:.0f} s, {report.setup.share:.0%} of the "
-        f"{report.capacity_per_s:.2f} a second that {report.setup.clients} clients got answered; "
+        f"{report.capacity_per_s:.2f} a second that {report.setup.clients} clients got answered "
+        f"({report.capacity_refused} refused); "
         f"{report.account.tokens} tokens. A request took {percentile(waited, 50):.1f} s (p50), "
         f"{percentile(waited, 99):.1f} s (p99), a refusal "
         f"{percentile(refused, 50):.1f} s (p50); requests were sent {percentile(late, 99):.2f} s late (p99). "

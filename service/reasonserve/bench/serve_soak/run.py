@@ -93,13 +93,13 @@ async def _soak(
     async with Load(stack.endpoint, keys, setup.deadline_s) as load:
         show(description="Measuring the capacity")
         calm = plan.requests(setup, vocabulary, per_s=None)
-        capacity, usual_s = await load.capacity(calm, setup.clients, setup.capacity_s)
-        planned = plan.load(setup, vocabulary, capacity_per_s=capacity)
+        capacity = await load.capacity(calm, setup.clients, setup.capacity_s)
+        planned = plan.load(setup, vocabulary, capacity_per_s=capacity.per_s)
         show(description="Under load", total=len(planned))
         load.begin()
         async with _watched(setup, stack, load, watched), asyncio.TaskGroup() as group:
             group.create_task(_disturb(setup, stack, load, disturbance))
-            group.create_task(load.run(planned, usual_s, lambda: show(advance=1)))
+            group.create_task(load.run(planned, capacity.usual_s, lambda: show(advance=1)))
         seconds = load.now_s
     show(description="Waiting for the last slots", total=None)
     held = await asyncio.to_thread(cluster.settle, stack, setup.replicas, setup.settle_s)
@@ -112,7 +112,8 @@ async def _soak(
     faults += [f"process {p.pid} outlived the replica that was killed" for p in disturbance.orphans if _runs(p)]
     return Report(
         setup=setup,
-        capacity_per_s=capacity,
+        capacity_per_s=capacity.per_s,
+        capacity_refused=capacity.refused,
         requests=len(planned),
         seconds=seconds,
         replica_killed_s=disturbance.replica_at_s,

@@ -132,14 +132,14 @@ def test_who_borrows_waits_until_the_engine_has_freed_what_was_squeezed():
     door = Door(leased(terms(slots=1000, guaranteed=0, limit=1000), pool=400))
     for name in ("1", "2", "3"):
         door.enter(name)
-        door.admission.progress(name, 20, now=2.0)  # 20 tokens/s: ten steps take half a second
+        door.admission.progress(name, 20, now=2.0)  # 20 tokens/s: twenty steps take a second
     assert door.enter("4", now=2.0) is None
     assert door.budgets == dict.fromkeys("123", 88)
-    for now, is_in in ((2.4, False), (2.5, True)):
+    for now, is_in in ((2.9, False), (3.0, True)):
         door.admission.tick(now=now)
         door.look()
         assert ("4" in door.granted) is is_in
-    assert (door.granted["4"].kv.budget_tokens, door.granted["4"].queued_s) == (32, 0.5)
+    assert (door.granted["4"].kv.budget_tokens, door.granted["4"].queued_s) == (32, 1.0)
     assert door.budgets == dict.fromkeys("123", 88)  # squeezed once
 
 

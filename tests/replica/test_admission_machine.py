@@ -209,6 +209,9 @@ class LoanMachine(RuleBasedStateMachine):
         granted, _ = self.admission.take()
         if before + least <= self.guarantees[tenant]:
             assert request_id in granted, "a request inside its tenant's guarantee waited"
+        if request_id in granted:
+            within = self.admission.reserved_by(tenant) <= self.guarantees[tenant]
+            assert granted[request_id].is_guaranteed == within
         if self.guarantees[tenant] and request_id not in granted:
             self.admission.leave(request_id, now=1.0)  # what follows of this tenant must not wait behind it
         self.admission.check_integrity()

@@ -62,9 +62,10 @@ def test_a_steady_release_is_seen_as_what_it_is_from_the_start():
 
 def test_a_burst_is_what_was_asked_for_within_a_window():
     demand = Demand(now=0.0)
-    assert demand.burst_slots("a", 70) == 70
+    assert demand.burst_slots("a", 70, window_s=1.0) == 70
     for when, slots in ((1.0, 10), (2.0, 20), (2.5, 30), (9.0, 40)):
-        demand.asked("a", slots, now=when, window_s=1.0)
-    assert demand.burst_slots("a", 70) == 50
-    demand.asked("a", 1, now=9.5, window_s=8.0)
-    assert demand.burst_slots("a", 70) == 10 + 20 + 30 + 40
+        demand.asked("a", slots, now=when)
+    assert demand.burst_slots("a", 70, window_s=0.6) == 50
+    demand.asked("a", 1, now=9.5)
+    assert demand.burst_slots("a", 70, window_s=0.9) == 50
+    assert demand.burst_slots("a", 70, window_s=8.0) == 10 + 20 + 30 + 40

@@ -95,7 +95,7 @@ class Admission:
         if 0 < terms.queue.requests <= self._queue.count(entry.tenant_id) and not self._waits.is_within_home(candidate):
             raise self._waits.refusal(candidate, self._waits.behind(entry.tenant_id, now), now)
         wished = candidate.most_slots(candidate.kv.budget_tokens)
-        self._demand.asked(entry.tenant_id, wished, now=now, window_s=self._pressure.squeeze_s())
+        self._demand.asked(entry.tenant_id, wished, now=now)
         self._waiting[entry.request_id] = candidate
         self._queue.push(entry.request_id, entry.tenant_id, cost=wished, weight=terms.weight)
         self._settle(now)
@@ -238,7 +238,8 @@ class Admission:
             budget = candidate.largest_tokens(least, room, held)
         slots = candidate.slots(budget, held)
         self._book.add(candidate.reservation(budget, floor=terms.min_tokens, now=now))
-        self._granted[entry.request_id] = candidate.grant(budget, slots=slots, now=now)
+        is_guaranteed = self.reserved_by(entry.tenant_id) <= self._terms.home_shares.get(entry.tenant_id, 0)
+        self._granted[entry.request_id] = candidate.grant(budget, slots=slots, is_guaranteed=is_guaranteed, now=now)
         self._queue.serve(entry.request_id)
         del self._waiting[entry.request_id]
         return True

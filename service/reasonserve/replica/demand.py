@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, log2
 
 from reasonserve.replica.book import Account, Book
 from reasonserve.replica.retry import ReleaseRate, retry_after_s
@@ -39,7 +40,7 @@ class TenantUse:
 @dataclass(slots=True)
 class _Tenant:
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # (when, slots)
-    burst: int = 0
+    burst: tuple[float, int] = (0.0, 0)  # (window, slots) of the largest burst; window 0 where it is to be found anew
     refused: int = 0
     # (expected back until, slots); bounded, for who comes back sooner than told is refused again and again
     expected: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_EXPECTED))
@@ -58,23 +59,28 @@ class Demand:
         self._released = ReleaseRate(now=now)
         self._since = now
 
-    def asked(self, tenant_id: str, slots: int, *, now: float, window_s: float) -> None:
-        """Notes what a request would hold unshrunk.
-
-        Args:
-            tenant_id: Whose request it is.
-            slots: Its slots.
-            now: The time.
-            window_s: Requests that come within so long of each other are a burst.
-        """
+    def asked(self, tenant_id: str, slots: int, *, now: float) -> None:
+        """Notes what a request would hold unshrunk."""
         tenant = self._of(tenant_id)
         tenant.recent.append((now, slots))
-        tenant.burst = _largest_burst(tenant.recent, window_s)
+        tenant.burst = (0.0, 0)
 
-    def burst_slots(self, tenant_id: str, default: int) -> int:
-        """Returns what the largest of a tenant's latest bursts asked for, or a default before its first request."""
+    def burst_slots(self, tenant_id: str, default: int, *, window_s: float) -> int:
+        """Returns what the largest of a tenant's latest bursts asked for, or a default before its first request.
+
+        Args:
+            tenant_id: The tenant.
+            default: The default.
+            window_s: Requests that came within so long of each other are a burst; above 0. It is rounded up to a
+                power of two, so that a burst need not be found again whenever the engine's speed varies.
+        """
         tenant = self._tenants.get(tenant_id)
-        return tenant.burst if tenant and tenant.recent else default
+        if tenant is None or not tenant.recent:
+            return default
+        window_s = 2.0 ** ceil(log2(window_s))
+        if tenant.burst[0] != window_s:
+            tenant.burst = (window_s, _largest_burst(tenant.recent, window_s))
+        return tenant.burst[1]
 
     def largest_slots(self, tenant_id: str) -> int:
         """Returns the largest of the sizes that a tenant lately asked for; 0 before its first request."""

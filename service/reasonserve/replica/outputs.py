@@ -18,6 +18,7 @@ def engine_requests(call: GenerateCall, prompt: ChatPrompt, sampling: Sampling, 
             sampling=sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + index),
             kv=grant.kv,
             cache_salt=call.tenant_id,
+            is_guaranteed=grant.is_guaranteed,
             separate_reasoning=call.separate_reasoning,
             in_reasoning=prompt.in_reasoning,
         )

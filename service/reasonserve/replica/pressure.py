@@ -12,9 +12,9 @@ from reasonserve.replica.squeeze import Bounded, freed, plan_growth, plan_squeez
 
 GROW_AFTER_S = 1.0
 """A squeezed tenant's budgets stay where they are for so long: what grows at once is squeezed again at once."""
-SQUEEZE_STEPS = 10
-"""Decode steps within which an engine frees what was squeezed: a scoring window, and the steps on the way there."""
-LEAST_PENDING_S, MOST_PENDING_S = 0.05, 5.0
+SQUEEZE_STEPS = 20
+"""Decode steps within which an engine frees what was squeezed: 16 queries are captured, and the message travels."""
+LEAST_PENDING_S, MOST_PENDING_S = 0.1, 10.0
 GROW_STEP_TOKENS = 16
 """Smaller steps are not worth a message to the engine."""
 
@@ -41,6 +41,7 @@ class Pressure:
         self._claims: dict[str, int] = {}
         self._pending: deque[tuple[float, int]] = deque()  # (free from, slots) of squeezes under way
         self._sums = (-1, 0, 0)  # (version of the book, firm slots lent, headroom), over all tenants
+        self._burst_s = LEAST_PENDING_S  # time of a squeeze when the sums were taken
 
     def take(self) -> dict[str, int]:
         """Returns, once, the budgets that moved, by request id."""
@@ -215,8 +216,8 @@ class Pressure:
 
     def _headroom(self, *, besides: str | None = None) -> int:
         """Returns what is kept free for tenants below their home shares: a burst of requests, and those that wait."""
-        own = self._headroom_of(besides) if besides in self._terms.home_shares else 0
-        return self._all()[2] - own
+        everyone = self._all()[2]
+        return everyone - (self._headroom_of(besides) if besides in self._terms.home_shares else 0)
 
     def _headroom_of(self, tenant_id: str | None) -> int:
         if tenant_id is None:
@@ -227,13 +228,14 @@ class Pressure:
         """Returns the sums over all tenants, taken anew after a change."""
         if self._sums[0] != self._book.version:
             homes = self._terms.home_shares
+            self._burst_s = self.squeeze_s()
             lent = sum(max(0, account.firm - homes.get(t, 0)) for t, account in self._book.accounts.items())
             self._sums = (self._book.version, lent, sum(map(self._headroom_of, homes)))
         return self._sums
 
     def _burst(self, tenant_id: str) -> int:
         default = self._terms.of(tenant_id).default_tokens + 2 * self._buffer_tokens
-        return self._demand.burst_slots(tenant_id, default)
+        return self._demand.burst_slots(tenant_id, default, window_s=self._burst_s)
 
     def _weight(self, tenant_id: str) -> int:
         return self._terms.of(tenant_id).weight if self._terms.is_known(tenant_id) else 1

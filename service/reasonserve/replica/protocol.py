@@ -112,6 +112,7 @@ class EngineRequest:
         sampling: Sampling options.
         kv: How the request spends its KV memory.
         cache_salt: Keeps tenants' prefix caches apart; requests with different salts never share entries.
+        is_guaranteed: Whether it starts before requests whose slots are on loan.
         separate_reasoning: Whether the reasoning parser, where there is one, splits the text.
         in_reasoning: Whether the prompt has opened a block of reasoning; a grammar binds what follows the block then.
     """
@@ -121,6 +122,7 @@ class EngineRequest:
     sampling: Sampling
     kv: KvRequest
     cache_salt: str = ""
+    is_guaranteed: bool = False
     separate_reasoning: bool = False
     in_reasoning: bool = False
 

@@ -44,12 +44,14 @@ class Grant:
         wished_tokens: The budget that it would have got with room enough.
         slots: Slots reserved for it; a prompt block that others hold too is not counted.
         queued_s: Seconds that it waited.
+        is_guaranteed: Whether its tenant holds no more than its home share with it: then the engine starts it first.
     """
 
     kv: KvRequest
     wished_tokens: int
     slots: int
     queued_s: float
+    is_guaranteed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,10 +148,15 @@ class Candidate:
             updated_at=now,
         )
 
-    def grant(self, budget: int, *, slots: int, now: float) -> Grant:
+    def grant(self, budget: int, *, slots: int, is_guaranteed: bool, now: float) -> Grant:
         """Returns its admission."""
-        kv = replace(self.kv, budget_tokens=budget)
-        return Grant(kv=kv, wished_tokens=self.kv.budget_tokens, slots=slots, queued_s=now - self.entered_at)
+        return Grant(
+            kv=replace(self.kv, budget_tokens=budget),
+            wished_tokens=self.kv.budget_tokens,
+            slots=slots,
+            queued_s=now - self.entered_at,
+            is_guaranteed=is_guaranteed,
+        )
 
 
 def _is_evictable(kv: KvRequest) -> bool:

@@ -1,6 +1,7 @@
 """Tokens and scopes: who gets in, what each may call, and how the files are kept."""
 
 import stat
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -14,18 +15,18 @@ from reasonserve.api.v1 import (
     profile_service_pb2,
     tenant_service_pb2,
 )
-from reasonserve.controller.auth import OPERATOR_METHODS, TENANT_METHODS, Tokens
+from reasonserve.controller.auth import OPERATOR_METHODS, TENANT_METHODS, ScopeInterceptor, Tokens
 from reasonserve.controller.core import Controller
 from reasonserve.controller.server import build_server
 from reasonserve.controller.store import Store
 from reasonserve.controller.tokens import ensure_token
 
-METHODS = [
-    (method.containing_service.full_name, method.name)
+METHODS = {
+    (method.containing_service.full_name, method.name): method
     for module in (cluster_service_pb2, lease_service_pb2, profile_service_pb2, tenant_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
-]
+}
 OPERATOR_TOKEN = "an-operator-token-of-this-test"
 TTL_S = 10.0
 WRONG = [
@@ -40,7 +41,7 @@ WRONG = [
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method[1])
 async def test_every_method_asks_for_the_token(cluster, method):
-    """Streaming methods must be refused before they wait for a message."""
+    """Streaming methods must be refused also where no message comes."""
     call = cluster.channel.stream_stream("/{}/{}".format(*method))(timeout=20)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
@@ -54,16 +55,36 @@ async def test_a_wrong_token_is_refused(cluster, metadata):
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_a_refusal_lets_the_first_message_in():
+    """To a client in grpc.aio a message that meets a stream that has ended is an INTERNAL error, not a refusal."""
+    done = []
+
+    async def requests():
+        done.append("message")
+        yield b""
+
+    class Context:
+        async def abort(self, code, _message, trailing_metadata=()):
+            done.append(code)
+
+    details = SimpleNamespace(method="/reasonserve.api.v1.LeaseService/Lease", invocation_metadata=())
+    handler = await ScopeInterceptor(Tokens(admin="t"), None).intercept_service(None, details)
+    await handler.stream_stream(requests(), Context())
+    assert done == ["message", grpc.StatusCode.UNAUTHENTICATED]
+
+
 async def _code(cluster, method, token):
-    """Calls a method with an empty message and returns the status."""
-    call = cluster.channel.stream_stream("/{}/{}".format(*method))(
-        iter([b""]), metadata=controller_client.admin_metadata(token), timeout=20
-    )
+    """Calls a method with an empty message, or with none where it takes many, and returns the status."""
+    streams = METHODS[method].client_streaming, METHODS[method].server_streaming
+    kind = "_".join("stream" if one else "unary" for one in streams)
+    call = getattr(cluster.channel, kind)("/{}/{}".format(*method))
+    metadata = controller_client.admin_metadata(token)
+    made = call(metadata=metadata, timeout=20) if streams[0] else call(b"", metadata=metadata, timeout=20)
     try:
-        await call.read()
+        await (made.read() if streams[1] else made)
     except grpc.aio.AioRpcError as error:
         return error.code()
-    call.cancel()
+    made.cancel()
     return grpc.StatusCode.OK
 
 

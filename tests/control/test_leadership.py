@@ -93,7 +93,7 @@ async def test_leases_of_an_earlier_leader_are_waited_for_with_a_margin(url):
     with pytest.raises(errors.UnavailableError, match="stands by"):
         _ = earlier.ledger
     await earlier.lead(store)
-    await earlier.commit(lambda: earlier.ledger.join_replica("r0"))
+    await earlier.commit(lambda: earlier.ledger.join_replicas("r0"))
     later = Controller(lease_ttl_s=TTL_S, clock=lambda: 0.0)
     await later.lead(store, margin_s=4.0)
     assert later.ledger.leases.next_deadline_s == TTL_S + 4.0

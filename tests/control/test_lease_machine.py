@@ -96,18 +96,24 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(replica_id=REPLICA_IDS, confirms=st.sampled_from([True, True, False]), incremental=st.booleans())
     def open_lease(self, replica_id, confirms, incremental):
-        """A replica opens a stream; its lease of an earlier one goes on, and it says so."""
+        self.open_leases([replica_id], confirms, incremental)
+
+    @rule(replica_ids=st.lists(REPLICA_IDS, unique=True), confirms=st.booleans(), incremental=st.booleans())
+    def open_leases(self, replica_ids, confirms, incremental):
+        """Replicas open streams, in one change; their leases of earlier ones go on, and they say so."""
         epochs = [replica.epoch for replica in self.ledger.leases.replicas.values()]
-        client = self.clients[replica_id]
-        client.confirms, client.incremental, client.applied_seq, client.inbox = confirms, incremental, 0, []
-        change = self.ledger.join_replica(replica_id)
+        change = self.ledger.join_replicas(*replica_ids)
         self.ledger.apply(change)
-        client.epoch = change.revision
-        claims = client.in_force(self.now)
-        report = self.report(replica_id, client.reserved, dict.fromkeys("ab", 0), claims)
-        self.ledger.open_lease(report, epoch=change.revision, now=self.now)
-        assert all(change.revision > epoch for epoch in epochs)
-        self.tell(replica_id)
+        for replica_id in replica_ids:
+            client = self.clients[replica_id]
+            client.confirms, client.incremental, client.applied_seq, client.inbox = confirms, incremental, 0, []
+            client.epoch = change.revision
+            claims = client.in_force(self.now)
+            report = self.report(replica_id, client.reserved, dict.fromkeys("ab", 0), claims)
+            self.ledger.open_lease(report, epoch=change.revision, now=self.now)
+        assert not replica_ids or all(change.revision > epoch for epoch in epochs)
+        for replica_id in replica_ids:
+            self.tell(replica_id)
 
     def report(self, replica_id, reserved, wanted, claims=(), named="ab"):
         client = self.clients[replica_id]
@@ -219,8 +225,8 @@ class LeaseMachine(RuleBasedStateMachine):
         assert self.ledger.state.snapshot() == before
         assert not self.ledger.leases.replicas
         assert self.ledger.leases.num_replicas == len(before.epochs)
+        self.open_leases(back, confirms=True, incremental=False)
         for replica_id in back:
-            self.open_lease(replica_id, confirms=True, incremental=False)
             self.answer(replica_id, heard)
 
     @invariant()

@@ -144,6 +144,7 @@ async def test_a_deleted_tenant_keeps_its_room_until_its_requests_finish(cluster
     ("report", "field"),
     [
         ({"replica_id": ""}, "replica_id"),
+        ({"replica_id": "r\0"}, "replica_id"),
         ({"capacity_slots": 0}, "capacity_slots"),
         ({"acme": (-1, 0)}, "tenants[0].reserved_slots"),
         ({"acme": (0, -1)}, "tenants[0].wanted_slots"),

@@ -28,7 +28,7 @@ def _with_tenant(**fields):
 
 
 def _open(ledger, replica_id, now=0.0, **uses):
-    change = ledger.join_replica(replica_id)
+    change = ledger.join_replicas(replica_id)
     ledger.apply(change)
     tenants = {t: TenantUse(reserved_slots=reserved) for t, reserved in uses.items()}
     ledger.open_lease(
@@ -116,7 +116,7 @@ def test_after_a_restart_a_claimed_lease_stays_in_force_until_the_others_are_bac
     _open(ledger, "r0")
     _open(ledger, "r1")
     ledger = Ledger(ledger.state.snapshot(), lease_ttl_s=TTL_S, now=50.0)
-    change = ledger.join_replica("r0")
+    change = ledger.join_replicas("r0")
     ledger.apply(change)
     claim = {"a": TenantUse(reserved_slots=10, leased_slots=60)}
     ledger.open_lease(

@@ -58,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(replica_id=REPLICA_IDS, capacity=st.integers(1, 300))
     def open_lease(self, replica_id, capacity):
-        change = self.do(lambda: self.ledger.join_replica(replica_id))
+        change = self.do(lambda: self.ledger.join_replicas(replica_id))
         report = Report(replica_id=replica_id, capacity_slots=capacity)
         self.ledger.open_lease(report, epoch=change.revision, now=self.now)
 

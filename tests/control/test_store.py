@@ -82,9 +82,9 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
         do(ledger.activate_profile(name * 12))
     do(ledger.put_profile(_profile("d" * 12), b"gone"))
     do(ledger.delete_profile("d" * 12))
-    do(ledger.join_replica("r0"))
-    do(ledger.join_replica("r1"))
-    do(ledger.join_replica("r0"))
+    do(ledger.join_replicas("r0"))
+    do(ledger.join_replicas("r1"))
+    do(ledger.join_replicas("r0"))
     restored = _reloaded(database_url)
     assert restored == ledger.state.snapshot()
     assert [key.key_id for key in restored.keys] == ["k0"]
@@ -92,7 +92,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
 
 
 def test_lapsed_replicas_are_gone_after_a_restart(do, store, ledger, database_url):
-    do(ledger.join_replica("r0"))
+    do(ledger.join_replicas("r0"))
     late = Ledger(store.load(), lease_ttl_s=10, now=0)
     store.write(late.expire(now=10))
     assert not _reloaded(database_url).epochs

@@ -43,7 +43,8 @@ class Answers:
             report_seq=replica.report.report_seq,
         )
         if replica.report.incremental:
-            unknown = replica.report.tenants.keys() - ledger.state.tenants.keys()
+            # Not a difference of sets, which would look at every stored tenant.
+            unknown = {t for t in replica.report.tenants if t not in ledger.state.tenants}
             response.absent_tenant_ids.extend(sorted((told.keys() - terms.keys()) | unknown))
         response.ttl.FromNanoseconds(max(0, round((replica.deadline_s - now) * 1e9)))
         self._told = terms

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from reasonserve.controller.journal import Journal
@@ -26,6 +27,14 @@ class _Led(NamedTuple):
     store: Store
     ledger: Ledger
     journal: Journal
+
+
+@dataclass(slots=True, eq=False)
+class _Join:
+    """A stream whose replica is to be leased; `epoch` is 0 until it is."""
+
+    report: Report
+    epoch: int = 0
 
 
 class Controller:
@@ -53,6 +62,7 @@ class Controller:
         self._led: _Led | None = None
         self._writing = asyncio.Lock()
         self._waiting: set[asyncio.Event] = set()
+        self._joining: dict[_Join, None] = {}  # in the order in which they came
         self._splitter = Splitter(lambda: self.ledger)
         self._closing = False
 
@@ -112,14 +122,30 @@ class Controller:
         return await asyncio.shield(asyncio.ensure_future(self._commit(plan, then)))
 
     async def open_lease(self, report: Report) -> int:
-        """Leases a replica anew and returns the epoch."""
+        """Leases a replica anew and returns the epoch.
 
-        def opened(change: Change) -> None:
-            self.ledger.open_lease(report, epoch=change.revision, now=self._clock())
-            # An older stream of the same replica ends.
-            self._splitter.wake(report.replica_id)
+        Replicas that come while the database is busy are leased in one transaction, and share its revision as
+        their epoch: after a restart all come at once.
 
-        return (await self.commit(lambda: self.ledger.join_replica(report.replica_id), opened)).revision
+        Raises:
+            UnavailableError: The store failed, or a newer stream of the same replica came meanwhile.
+        """
+        join, batch = _Join(report), list[_Join]()
+        self._joining[join] = None
+
+        def plan() -> Change:
+            batch[:], self._joining = self._joining, {}
+            return self.ledger.join_replicas(*{join.report.replica_id: None for join in batch})
+
+        try:
+            await self.commit(plan, lambda change: self._open_leases(batch, change.revision))
+        finally:
+            # A stream that ended while it waited for its turn is not leased.
+            self._joining.pop(join, None)
+        if not join.epoch:
+            # Another's commit took it along, and failed or leased a newer stream.
+            raise UnavailableError("The lease was not opened: open the stream again.")
+        return join.epoch
 
     def renew_lease(self, report: Report, epoch: int) -> None:
         """Takes a report and extends the lease; raises as `Ledger.renew_lease`."""
@@ -180,11 +206,21 @@ class Controller:
         self._splitter.wake_all()
         self._wake()
 
+    def _open_leases(self, batch: list[_Join], epoch: int) -> None:
+        """Opens the leases of those that joined; of two streams of one replica the newer gets it."""
+        newest = {join.report.replica_id: join for join in batch}
+        for replica_id, join in newest.items():
+            join.epoch = epoch
+            self.ledger.open_lease(join.report, epoch=epoch, now=self._clock())
+            # An older stream of the same replica ends.
+            self._splitter.wake(replica_id)
+
     async def _commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None) -> Change:
         async with self._writing:
             led = self._leading
             change = plan()
-            await asyncio.to_thread(led.store.write, change)
+            if change.events:
+                await asyncio.to_thread(led.store.write, change)
             led.ledger.apply(change)
             led.journal.append(change)
             if then is not None:

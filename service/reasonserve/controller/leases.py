@@ -116,7 +116,7 @@ class LeaseBook:
 
         Raises:
             StaleEtagError: A newer stream holds the replica's lease, or it lapsed.
-            InvalidRequestError: The stream was opened for another replica, or confirms what was never sent.
+            InvalidRequestError: An answer is confirmed that was never sent.
         """
         known = self._held(report.replica_id, epoch)
         seq = report.applied_seq
@@ -177,11 +177,14 @@ class LeaseBook:
             touched: Tenants whose terms changed.
 
         Returns:
-            Replicas whose leases or whose tenants' terms changed.
+            Replicas that are to be told before their next renewal: one is leased more of what it wants, has
+            slots that another waits for, or knows terms that changed.
         """
         self.dirty = False
         fresh = self._settler.settle(self._replicas, shares, frozen=bool(self._missing))
-        changed = set(fresh)
+        # What the last answer said is not said again.
+        known = {r: self._replicas[r] for r in self._settler.urgent}
+        urgent = {r for r, replica in known.items() if replica.told[-1][1] != fresh.get(r, replica.leases)}
         for replica_id, replica in self._replicas.items():
             if not replica.connected:
                 continue
@@ -189,17 +192,12 @@ class LeaseBook:
                 leases = fresh.get(replica_id, replica.leases)
                 self._replicas[replica_id] = replace(replica, leases=leases, settled=True)
             if any(tenant_id in replica.leases for tenant_id in touched):
-                changed.add(replica_id)
-        return frozenset(changed)
+                urgent.add(replica_id)
+        return frozenset(urgent)
 
     def _held(self, replica_id: str, epoch: int) -> Replica:
         known = self._replicas.get(replica_id)
         if known is None or known.epoch != epoch:
-            if any(replica.epoch == epoch for replica in self._replicas.values()):
-                raise InvalidRequestError(
-                    f"replica_id: given {replica_id[:80]!r} on a stream of another replica; open a stream for each.",
-                    field="replica_id",
-                )
             raise StaleEtagError(
                 f"The lease of replica {replica_id} in epoch {epoch} lapsed or went to a newer stream.",
                 field="replica_id",

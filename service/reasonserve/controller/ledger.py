@@ -184,9 +184,9 @@ class Ledger:
             )
         return self._plan(records.ProfileGone(profile_id))
 
-    def join_replica(self, replica_id: str) -> Change:
-        """Plans that a replica is leased anew; `open_lease` follows once the change is applied."""
-        return self._plan(records.ReplicaJoined(replica_id))
+    def join_replicas(self, *replica_ids: str) -> Change:
+        """Plans that replicas are leased anew; `open_lease` follows for each once the change is applied."""
+        return self._plan(*map(records.ReplicaJoined, replica_ids)) if replica_ids else Change(self._state.revision, ())
 
     def expire(self, now: float) -> Change:
         """Plans the end of the replicas whose leases lapsed; changes nothing where there are none."""
@@ -211,7 +211,7 @@ class Ledger:
 
         Raises:
             StaleEtagError: A newer stream holds the lease, or it lapsed.
-            InvalidRequestError: The epoch belongs to another replica, or an answer is confirmed that was never sent.
+            InvalidRequestError: An answer is confirmed that was never sent.
         """
         self._book.renew(report, epoch=epoch, now=now)
         self._settle_at_once()
@@ -221,10 +221,10 @@ class Ledger:
         return self._book.tell(replica_id)
 
     def settle(self) -> frozenset[str]:
-        """Splits the memory anew; returns the replicas whose leases or whose tenants' terms changed."""
-        changed = self._book.settle(self._shares, self._touched)
+        """Splits the memory anew; returns the replicas that are to be told before their next renewal."""
+        urgent = self._book.settle(self._shares, self._touched)
         self._touched = set()
-        return changed
+        return urgent
 
     def close_lease(self, replica_id: str, *, epoch: int) -> None:
         """Notes that a stream ended; its leases stay until they lapse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -120,6 +121,9 @@ class _Process:
         self._store = await asyncio.to_thread(self._open_store)
         margin_s = 2 * self._options.check_s if self._leadership.contested else 0.0
         await self._controller.lead(self._store, margin_s=margin_s)
+        # What was loaded stays: to look through it for garbage would halt renewals, for longer the more there is.
+        gc.collect()
+        gc.freeze()
         await self._set_health(_SERVING)
         state = self._controller.ledger.state
         where = f"Listening on {self._options.host}:{port}" if leads else "Leading"
@@ -158,7 +162,8 @@ class _Process:
         while True:
             await asyncio.sleep(self._options.check_s)
             try:
-                held = await asyncio.wait_for(asyncio.to_thread(self._leadership.held), self._options.check_s)
+                async with asyncio.timeout(self._options.check_s):
+                    held = await asyncio.to_thread(self._leadership.held)
             except TimeoutError:
                 held = False
             if not held:

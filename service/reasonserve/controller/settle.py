@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reasonserve.controller import cells
-from reasonserve.controller.segments import Ints, Segments
+from reasonserve.controller.segments import Flags, Ints, Segments
 from reasonserve.controller.shares import Shares
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ class Settler:
 
     Attributes:
         withheld: Whether the last split granted less than it would, for slots that others may believe in.
+        urgent: Replicas that are leased more of what they want, or less of what another waits for.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, _Part] = {}
         self.withheld = False
+        self.urgent: list[str] = []
 
     def settle(self, replicas: Mapping[str, Replica], shares: Shares, *, frozen: bool) -> dict[str, Mapping[str, int]]:
         """Returns the leases of the replicas that get others than they had.
@@ -72,12 +74,16 @@ class Settler:
         """
         order = sorted(replicas)
         self._parts = {r: self._part(r, replicas[r], shares) for r in order}
-        self.withheld = False
+        self.withheld, self.urgent = False, []
         if not order:
             return {}
         parts = list(self._parts.values())
         problem, believed, others = _problem([replicas[r] for r in order], parts, shares, frozen=frozen)
-        leases, self.withheld = _withhold(problem, cells.split(problem), believed, others)
+        due = cells.split(problem)
+        leases = _withhold(problem, due, believed, others)
+        self.withheld = bool((leases < due).any())
+        urgent = _urgent(problem, due, leases, believed) & problem.is_open[problem.replica]
+        self.urgent = [order[i] for i in np.unique(problem.replica[urgent]).tolist()]
         return self._changed(order, replicas, problem, leases, shares)
 
     def _part(self, replica_id: str, replica: Replica, shares: Shares) -> _Part:
@@ -189,8 +195,18 @@ def _joined(arrays: Iterable[Ints]) -> Ints:
     return np.concatenate([np.zeros(0, dtype=np.int64), *arrays])
 
 
-def _withhold(problem: cells.Problem, leases: Ints, believed: Ints, others: Ints) -> tuple[Ints, bool]:
-    """Grants a tenant no more than its limit leaves beside what replicas may believe; tells whether it had to.
+def _urgent(problem: cells.Problem, due: Ints, leases: Ints, believed: Ints) -> Flags:
+    """Returns the cells that are not left to the next renewal, [n]."""
+    waits = np.zeros(len(problem.weight), dtype=np.bool_)
+    waits[problem.tenant[leases < due]] = True
+    gives = (leases < believed) & waits[problem.tenant]
+    # A tenant that is new there is among these: NEVER is below any lease and any demand.
+    wants = (leases > problem.last) & (problem.last < problem.floor + problem.wanted)
+    return np.asarray(gives | wants)
+
+
+def _withhold(problem: cells.Problem, leases: Ints, believed: Ints, others: Ints) -> Ints:
+    """Grants a tenant no more than its limit leaves beside what replicas may believe.
 
     Args:
         problem: What was split.
@@ -204,9 +220,9 @@ def _withhold(problem: cells.Problem, leases: Ints, believed: Ints, others: Ints
     least = np.clip(problem.floor - believed, 0, None)[order]
     rooms = np.maximum(problem.limit - others - rows.sums(believed[order]), 0)
     if not (rows.sums(more) > rooms).any():
-        return leases, False
+        return leases
     waiting = np.clip((problem.floor + problem.wanted - believed)[order], 1, 1 << 17)
     granted = rows.fill(rooms, np.minimum(least, more), more, waiting)
     result = np.minimum(leases, believed)
     result[order] += granted
-    return result, bool((result < leases).any())
+    return np.asarray(result)

@@ -14,7 +14,7 @@ from reasonserve.controller.pace import Pace
 
 _LOG = logging.getLogger(__name__)
 # To write an answer takes about this long; telling is paid from the same budget as splitting.
-_TELL_S = 0.0003
+_TELL_S = 0.0005
 _WOKEN_AT_ONCE = 16
 _WAKE_GAP_S = 0.01
 
@@ -101,12 +101,12 @@ class Splitter:
 
     def _split(self) -> None:
         began = time.thread_time()
-        changed = self._ledger().settle()
+        urgent = self._ledger().settle()
         seconds = time.thread_time() - began
-        self._pace.spend(seconds + len(changed) * _TELL_S, time.monotonic())
-        self.stats = SplitStats(self.stats.splits + 1, self.stats.seconds + seconds, self.stats.told + len(changed))
+        self._pace.spend(seconds + len(urgent) * _TELL_S, time.monotonic())
+        self.stats = SplitStats(self.stats.splits + 1, self.stats.seconds + seconds, self.stats.told + len(urgent))
         self._settled.set()
-        self._to_wake.update(dict.fromkeys(sorted(changed)))
+        self._to_wake.update(dict.fromkeys(sorted(urgent)))
         if not self._waking:
             self._wake_some()
 

@@ -33,7 +33,7 @@ def check_tenant(tenant: Tenant) -> None:
         raise _invalid("display_name", f"{len(tenant.display_name)} characters", f"at most {_MAX_DISPLAY_NAME}")
     if not 1 <= tenant.weight <= MAX_WEIGHT:
         raise _invalid("weight", str(tenant.weight), f"1 to {MAX_WEIGHT}")
-    if any(unicodedata.category(character) == "Cc" for character in tenant.display_name):
+    if is_control(tenant.display_name):
         raise _invalid("display_name", "control characters", "text on one line")
     _check_at_least("guaranteed_slots", tenant.guaranteed_slots, 0)
     _check_at_least("limit_slots", tenant.limit_slots, tenant.guaranteed_slots, "guaranteed_slots")
@@ -41,6 +41,11 @@ def check_tenant(tenant: Tenant) -> None:
     _check_at_least("request_budget.min_tokens", budget.min_tokens, MIN_REQUEST_TOKENS)
     _check_at_least("request_budget.default_tokens", budget.default_tokens, budget.min_tokens, "min_tokens")
     _check_at_least("request_budget.max_tokens", budget.max_tokens, budget.default_tokens, "default_tokens")
+
+
+def is_control(text: str) -> bool:
+    """Returns whether a text holds a control character."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def overcommit(guaranteed_slots: int, capacity_slots: int) -> str:

@@ -15,6 +15,7 @@ from reasonserve.api.v1 import lease_service_pb2 as lease_pb
 from reasonserve.api.v1 import profile_service_pb2 as profile_pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.controller.records import Key, Profile, Report, RequestBudget, Tenant, TenantUse
+from reasonserve.controller.tenants import is_control
 from reasonserve.errors import InvalidRequestError
 
 _LOG = logging.getLogger(__name__)
@@ -23,15 +24,15 @@ _MAX_NAME = 4096
 MAX_SLOTS = 2**31 - 1
 """Of a replica; the split counts on it, and no pool comes near it."""
 _MAX_COUNT = 2**53
-_USE_FIELDS = {
-    "reserved_slots": MAX_SLOTS,
-    "wanted_slots": _MAX_COUNT,
-    "active_requests": _MAX_COUNT,
-    "refused_requests": _MAX_COUNT,
-    "leased_slots": MAX_SLOTS,
-    "queued_requests": _MAX_COUNT,
-    "squeezed_slots": MAX_SLOTS,
-}
+_USE_FIELDS = (
+    ("reserved_slots", MAX_SLOTS),
+    ("wanted_slots", _MAX_COUNT),
+    ("active_requests", _MAX_COUNT),
+    ("refused_requests", _MAX_COUNT),
+    ("leased_slots", MAX_SLOTS),
+    ("queued_requests", _MAX_COUNT),
+    ("squeezed_slots", MAX_SLOTS),
+)
 
 _Servicer = TypeVar("_Servicer")
 _Request = TypeVar("_Request")
@@ -114,9 +115,11 @@ def to_report(message: lease_pb.LeaseRequest) -> Report:
     Raises:
         InvalidRequestError: A field is out of range.
     """
-    if not 1 <= len(message.replica_id) <= _MAX_REPLICA_ID:
+    # Replicas that join at once share a transaction, which a database that takes no NUL would refuse to all.
+    if not 1 <= len(message.replica_id) <= _MAX_REPLICA_ID or is_control(message.replica_id):
         raise InvalidRequestError(
-            f"replica_id: given {len(message.replica_id)} characters; allowed are 1 to {_MAX_REPLICA_ID}.",
+            f"replica_id: given {len(message.replica_id)} characters, {message.replica_id[:80]!a}; allowed are "
+            f"1 to {_MAX_REPLICA_ID}, none of them a control character.",
             field="replica_id",
         )
     _check_range("capacity_slots", message.capacity_slots, 1, MAX_SLOTS)
@@ -154,9 +157,19 @@ def _to_uses(demands: Iterable[lease_pb.TenantDemand]) -> dict[str, TenantUse]:
                 f"tenants[{i}].tenant_id: {demand.tenant_id[:80]!r} is given twice; report each tenant once.",
                 field=f"tenants[{i}].tenant_id",
             )
-        for name, most in _USE_FIELDS.items():
-            _check_range(f"tenants[{i}].{name}", getattr(demand, name), 0, most)
-        uses[demand.tenant_id] = TenantUse(**{name: getattr(demand, name) for name in _USE_FIELDS})
+        use = TenantUse(
+            reserved_slots=demand.reserved_slots,
+            wanted_slots=demand.wanted_slots,
+            active_requests=demand.active_requests,
+            refused_requests=demand.refused_requests,
+            leased_slots=demand.leased_slots,
+            queued_requests=demand.queued_requests,
+            squeezed_slots=demand.squeezed_slots,
+        )
+        for name, most in _USE_FIELDS:
+            if not 0 <= getattr(use, name) <= most:
+                _check_range(f"tenants[{i}].{name}", getattr(use, name), 0, most)
+        uses[demand.tenant_id] = use
     return uses
 
 

@@ -59,10 +59,12 @@ async def run(replicas, *, is_streamed):
 
 @pytest.mark.parametrize("lost", [LOST, Failed(error=LOST)], ids=["raised", "as a value"])
 @pytest.mark.parametrize("is_streamed", [True, False])
-async def test_a_call_that_showed_nothing_is_run_again_once(lost, is_streamed):
+async def test_a_call_that_showed_nothing_is_run_again_once(lost, is_streamed, caplog):
     replicas = Replicas([lost], ["a", "b"])
     assert await run(replicas, is_streamed=is_streamed) == ["a", "b"]
     assert replicas.attempts == [0, 1]
+    (told,) = caplog.records
+    assert told.fields == {"request_id": "r", "tenant": "t"}
 
 
 @pytest.mark.parametrize("lost", [LOST, Failed(error=LOST)], ids=["raised", "as a value"])

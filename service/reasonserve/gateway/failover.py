@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,6 +13,9 @@ from reasonserve.errors import UnavailableError
 from reasonserve.gateway.service import Replicas
 from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.telemetry import names
+from reasonserve.telemetry.logs import fields
+
+logger = logging.getLogger(__name__)
 
 
 class Failover:
@@ -41,6 +45,8 @@ class Failover:
                     yield item
             return
         except _LostError:
+            ids = fields(request_id=call.request_id, tenant=call.tenant_id)
+            logger.warning("request lost its replica and is run again", extra=ids)
             trace.get_current_span().add_event(names.EVENT_RETRY)
         async with aclosing(self._replicas.generate(replace(call, attempt=1))) as items:
             async for item in items:

@@ -48,7 +48,6 @@ class RequestRecord:
     started: float
     tenant_id: str = ""
     call: GenerateCall | None = None
-    retries: int = 0
     first_token_at: float | None = None
     output_tokens: int = 0
     last: Delta | None = None
@@ -149,6 +148,5 @@ def _line(record: RequestRecord, outcome: str, seconds: float, error: BaseExcept
             output_tokens=record.output_tokens,
             rounds=record.last.rounds if record.last else None,
             finish_reason=ending.finish_reason if ending else None,
-            retries=record.retries or None,
         )
     }

@@ -17,7 +17,7 @@ def work() -> list[dict[str, Any]]:
 
 
 def results_of(work: list[dict[str, Any]]) -> dict[str, Any]:
-    """What an engine without fault would leave."""
+    """What an engine without fault would leave; its pool was short once."""
     results: dict[str, Any] = {"waves": [{"seconds": 2.0}], "used_slots": 0}
     for request in work:
         if request.get("refused"):
@@ -28,7 +28,15 @@ def results_of(work: list[dict[str, Any]]) -> dict[str, Any]:
         kv = {"rounds": [], "squeezes": 0}
         reason = "length" if tokens == wanted else ""
         results[request["id"]] = {"token_ids": [0] * tokens, "finish_reason": reason, "retractions": 0, "kv": kv}
+    _unasked(work, results)["retractions"] = 1
     return results
+
+
+def _unasked(work: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
+    """The result of a request that nobody aborts, refuses or squeezes."""
+    odd = ("abort_after", "refused", "set_budget")
+    found: dict[str, Any] = results[next(r["id"] for r in work if not any(key in r for key in odd))]
+    return found
 
 
 def test_the_work_is_as_unlike_as_it_claims() -> None:
@@ -83,6 +91,18 @@ def test_served_though_not_allowed_is_a_fault(work: list[dict[str, Any]]) -> Non
     refused = next(r for r in work if r.get("refused"))
     results[refused["id"]] = results[next(r for r in work if not r.get("refused"))["id"]]
     assert "was served" in account(work, results, CACHED).faults[0]
+
+
+def test_a_pool_that_was_never_short_proves_nothing(work: list[dict[str, Any]]) -> None:
+    results = results_of(work)
+    _unasked(work, results)["retractions"] = 0
+    asked = next(r for r in work if "set_budget" in r)
+    results[asked["id"]]["kv"] |= {"squeezes": 1}
+    assert "never short" in account(work, results, CACHED).faults[0]
+    _unasked(work, results)["kv"] |= {"squeezes": 1}
+    found = account(work, results, CACHED)
+    assert found.faults == ()
+    assert (found.squeezes, found.own_squeezes) == (2, 1)
 
 
 def test_leaks_and_lost_prefixes_are_faults(work: list[dict[str, Any]]) -> None:

@@ -102,7 +102,7 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
             held.append(chunk.kv.held_slots)
             if changes and len(tokens) >= changes[0]["after"]:
                 await engine.set_budget(call.request_id, changes.pop(0)["to"])
-            if len(tokens) >= request.get("abort_after", sys.maxsize):
+            if len(tokens) >= request.get("abort_after", sys.maxsize) and not chunk.finish_reason:
                 made = await _abort(engine, call.request_id, stream)
                 break
     except ReasonServeError as error:
@@ -119,12 +119,12 @@ async def _run_reasonserve(engine: Any, request: dict[str, Any]) -> Results:
 
 
 async def _abort(engine: Any, request_id: str, stream: Any) -> int:
-    """Closes a stream; returns the tokens that the engine made in all before it stopped."""
-    state = engine._manager.rid_to_state[request_id]
+    """Closes a stream; returns the tokens that the engine made in all before it stopped, 0 if it was done before."""
+    state = engine._manager.rid_to_state.get(request_id)
     await stream.aclose()
-    while not state.finished:
+    while state is not None and not state.finished:
         await asyncio.sleep(0.005)
-    return len(state.output_ids)
+    return 0 if state is None else len(state.output_ids)
 
 
 def _start(job: Job) -> tuple[Any, Any, Any]:

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import log2
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from reasonserve.kv import MIN_BUDGET_TOKENS
 
 Request = dict[str, Any]
 End = Literal["finished", "aborted", "refused", "wrong"]
+
+SHORT_ESTIMATE = {"SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION": "16"}
+"""Environment of the mixed run: SGLang expects short answers and admits more than fits, or it would never retract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,8 @@ class Setup:
     seed: int = 1
 
 
-FULL = Setup(requests=2000, longest=512, pool_slots=4096, shared=200)
-QUICK = Setup(requests=150, longest=192, pool_slots=2048, shared=24)
+FULL = Setup(requests=2000, longest=512, pool_slots=2048, shared=200)
+QUICK = Setup(requests=150, longest=192, pool_slots=1024, shared=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Account:
         refusals: Requests that were refused, by reason.
         faults: What went wrong, one line each; empty when all is well.
         rounds, squeezes, retractions: Over all requests.
+        own_squeezes: Squeezes that no client asked for: the engine's own, when its pool ran short.
         tokens: Output tokens of all requests.
         seconds: Wall-clock time.
         used_slots: Slots in use after the last request ended.
@@ -63,6 +68,7 @@ class Account:
     faults: tuple[str, ...]
     rounds: int
     squeezes: int
+    own_squeezes: int
     retractions: int
     tokens: int
     seconds: float
@@ -110,6 +116,10 @@ def account(requests: Sequence[Request], results: Results, cached: tuple[int, in
             faults.append(f"{request['id']}: {fault}")
     if results["used_slots"]:
         faults.append(f"{results['used_slots']} slots are in use after the last request ended.")
+    unasked = [results[r["id"]] for r in requests if "kv" in results[r["id"]] and "set_budget" not in r]
+    own_squeezes, retractions = sum(r["kv"]["squeezes"] for r in unasked), sum(r["retractions"] for r in finished)
+    if not own_squeezes and not retractions:
+        faults.append("The pool was never short: nothing was squeezed or retracted for it.")
     if cached[0] != cached[1]:
         faults.append(f"{cached[0]} prompt tokens were found in the prefix cache; stock SGLang found {cached[1]}.")
     return Account(
@@ -118,7 +128,8 @@ def account(requests: Sequence[Request], results: Results, cached: tuple[int, in
         faults=tuple(faults),
         rounds=sum(len(r["kv"]["rounds"]) for r in finished),
         squeezes=sum(r["kv"]["squeezes"] for r in finished),
-        retractions=sum(r["retractions"] for r in finished),
+        own_squeezes=own_squeezes,
+        retractions=retractions,
         tokens=sum(len(r["token_ids"]) for r in finished),
         seconds=results["waves"][0]["seconds"],
         used_slots=results["used_slots"],
@@ -134,18 +145,15 @@ def measure(setup: Setup, model: str, vocabulary: int, progress: Progress) -> Ac
         JobFailedError: An engine's process failed; SGLang's checks end it at the first slot that leaks.
     """
     mixed = mixed_work(setup, vocabulary)
-    results: dict[str, Results] = {}
-    waves: dict[str, list[list[Request]]] = {
-        "mixed": [mixed],
-        "shared": shared_work(setup, vocabulary, stock=False),
-        "stock": shared_work(setup, vocabulary, stock=True),
+    jobs = {
+        "mixed": mixed_job(setup, model, mixed),
+        "shared": _shared_job("reasonserve", setup, model, vocabulary),
+        "stock": _shared_job("stock", setup, model, vocabulary),
     }
-    task = progress.add_task("Engines", total=len(waves))
-    for name, wave in waves.items():
+    results: dict[str, Results] = {}
+    task = progress.add_task("Engines", total=len(jobs))
+    for name, job in jobs.items():
         progress.update(task, description=f"Running the {name} requests")
-        pool = setup.pool_slots if name == "mixed" else 16384
-        engine = "stock" if name == "stock" else "reasonserve"
-        job: Job = {"engine": engine, "model": model, "dtype": "bfloat16", "pool_slots": pool, "waves": wave}
         with tempfile.TemporaryDirectory() as folder:
             results[name] = run_job(job, Path(folder), timeout_s=14400)
         progress.advance(task)
@@ -153,6 +161,20 @@ def measure(setup: Setup, model: str, vocabulary: int, progress: Progress) -> Ac
         sum(results[name][f"shared-{n}"]["cached_tokens"] for n in range(setup.shared)) for name in ("shared", "stock")
     )
     return account(mixed, results["mixed"], (here, stock))
+
+
+def mixed_job(setup: Setup, model: str, requests: list[Request]) -> Job:
+    """Returns the job that sends all requests at once to a pool too small for them."""
+    job = _job("reasonserve", model, setup.pool_slots, [requests])
+    return {**job, "environment": SHORT_ESTIMATE}
+
+
+def _shared_job(engine: str, setup: Setup, model: str, vocabulary: int) -> Job:
+    return _job(engine, model, 16384, shared_work(setup, vocabulary, stock=engine == "stock"))
+
+
+def _job(engine: str, model: str, pool_slots: int, waves: list[list[Request]]) -> Job:
+    return {"engine": engine, "model": model, "dtype": "bfloat16", "pool_slots": pool_slots, "waves": waves}
 
 
 def table(found: Account) -> Table:
@@ -200,7 +222,7 @@ def _tokens(random_: random.Random, vocabulary: int, count: int) -> list[int]:
 def _mixed(
     random_: random.Random, prefixes: list[list[int]], vocabulary: int, number: int, longest: int
 ) -> dict[str, Any]:
-    tokens = int(2 ** random_.uniform(2, longest.bit_length() - 1))
+    tokens = int(2 ** random_.uniform(2, log2(longest)))
     budget = int(2 ** random_.uniform(5, 10))
     method = random_.choice(("reasonalloc", "reasonalloc", "r-kv", "full"))
     mode = random_.choice(("pinned", "evictable"))
@@ -209,7 +231,7 @@ def _mixed(
         buffer = random_.choice((16, 32, 64))
         kv = {"method": method, "budget_tokens": budget, "buffer_tokens": buffer, "prompt_mode": mode}
     request: dict[str, Any] = {
-        "id": f"mixed-{number}",
+        "id": f"mixed-{number:04d}",  # none is a prefix of another: SGLang aborts by prefix
         "input_ids": _prompt(random_, prefixes, vocabulary),
         "sampling": {"max_new_tokens": tokens},
         "kv": kv,

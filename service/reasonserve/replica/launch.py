@@ -82,6 +82,10 @@ def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
         "incremental_streaming_output": True,
         "enable_cache_report": True,
         "load_snapshot_publish_interval": 4,
+        # What is guaranteed starts before loans; nothing that runs is retracted for it, admission has made the room.
+        "enable_priority_scheduling": True,
+        "disable_priority_preemption": True,
+        "default_priority_value": 0,
         "log_level": "warning",
     }
 

@@ -162,6 +162,7 @@ class SglangEngine:
             require_reasoning=request.in_reasoning,
             rid=request.request_id,
             cache_salt=request.cache_salt or None,
+            priority=int(request.is_guaranteed),
             stream=True,
         )
         return stream

@@ -80,6 +80,23 @@ async def test_slots_of_a_silent_replica_are_granted_once_its_lease_has_lapsed(c
     assert await second.report(acme=(0, 70)) == {"acme": 100}
 
 
+async def test_a_report_sent_before_a_lapse_was_noticed_confirms_nothing_and_breaks_nothing(cluster, replica):
+    """Two reports are on their way when the lease has lapsed; both confirm an answer from before."""
+    await cluster.add_tenant("acme", limit_slots=100)
+    one = replica("r0")
+    await one.report(acme=(0, 0))
+    await one.report(acme=(0, 0))
+    before = one.answer
+    cluster.clock.now += 10
+    assert await one.report(acme=(0, 100)) == {"acme": 100}
+    assert (one.answer.epoch > before.epoch, one.answer.seq) == (True, before.seq + 1)
+    renewed, one.answer = one.answer, before
+    assert await one.report(acme=(0, 100)) == {"acme": 100}
+    assert (one.answer.epoch, one.answer.seq) == (renewed.epoch, renewed.seq + 1)
+    told = cluster.controller.ledger.leases.replicas["r0"].told
+    assert [seq for seq, _ in told] == [before.seq, renewed.seq]
+
+
 async def test_answers_are_counted_and_say_what_they_answer(cluster, replica):
     await cluster.add_tenant("acme", limit_slots=100)
     one = replica("r0", report_seq=7)

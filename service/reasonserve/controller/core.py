@@ -34,6 +34,7 @@ class _Join:
     """A stream whose replica is to be leased; `epoch` is 0 until it is."""
 
     report: Report
+    seq: int
     epoch: int = 0
 
 
@@ -121,16 +122,16 @@ class Controller:
         """
         return await asyncio.shield(asyncio.ensure_future(self._commit(plan, then)))
 
-    async def open_lease(self, report: Report) -> int:
+    async def open_lease(self, report: Report, *, seq: int = 0) -> int:
         """Leases a replica anew and returns the epoch.
 
         Replicas that come while the database is busy are leased in one transaction, and share its revision as
-        their epoch: after a restart all come at once.
+        their epoch: after a restart all come at once. `seq` is the number of the stream's last answer.
 
         Raises:
             UnavailableError: The store failed, or a newer stream of the same replica came meanwhile.
         """
-        join, batch = _Join(report), list[_Join]()
+        join, batch = _Join(report, seq), list[_Join]()
         self._joining[join] = None
 
         def plan() -> Change:
@@ -211,7 +212,7 @@ class Controller:
         newest = {join.report.replica_id: join for join in batch}
         for replica_id, join in newest.items():
             join.epoch = epoch
-            self.ledger.open_lease(join.report, epoch=epoch, now=self._clock())
+            self.ledger.open_lease(join.report, epoch=epoch, now=self._clock(), seq=join.seq)
             # An older stream of the same replica ends.
             self._splitter.wake(replica_id)
 

@@ -44,7 +44,7 @@ class _Stream:
     def __init__(self, controller: Controller, context: _Context, replica_id: str) -> None:
         self._controller, self._context = controller, context
         self._replica_id = replica_id
-        self._epoch = 0
+        self._epoch = self._seq = 0
         self._answers = Answers(replica_id)
         self._busy = asyncio.Lock()
 
@@ -85,6 +85,8 @@ class _Stream:
     async def _write(self) -> None:
         self._check_open()
         answer = self._answers.next(self._controller.ledger, now=self._controller.now())
+        # A report that is on its way may confirm what was said before a lapse.
+        self._seq = answer.seq
         await self._context.write(answer)
         # What this answer took away may be waited for elsewhere.
         self._controller.splitter.request()
@@ -102,7 +104,7 @@ class _Stream:
         if self._epoch and self._holds():
             self._controller.renew_lease(report, self._epoch)
         else:
-            self._epoch = await self._controller.open_lease(report)
+            self._epoch = await self._controller.open_lease(report, seq=self._seq)
             self._answers = Answers(self._replica_id)
             await self._controller.splitter.settled()
 

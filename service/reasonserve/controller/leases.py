@@ -93,10 +93,11 @@ class LeaseBook:
         """Whether the last split granted less than it would, for slots that replicas may still believe in."""
         return self._settler.withheld
 
-    def open(self, report: Report, *, epoch: int, now: float) -> None:
+    def open(self, report: Report, *, epoch: int, now: float, seq: int = 0) -> None:
         """Leases a replica anew; an older stream of the same replica loses its lease to this one.
 
         What the older one may believe, and what the replica claims, stays its own until it is told otherwise.
+        Answers are numbered on from `seq`, the last one on the same stream.
         """
         known = self._replicas.get(report.replica_id)
         if known is not None and known.epoch >= epoch:
@@ -107,7 +108,7 @@ class LeaseBook:
         believed = _largest(known.believed if known else {}, claimed)
         self._missing.pop(report.replica_id, None)
         self._replicas[report.replica_id] = Replica(
-            report=report, epoch=epoch, deadline_s=now + self.lease_ttl_s, told=((0, believed),)
+            report=report, epoch=epoch, deadline_s=now + self.lease_ttl_s, seq=seq, told=((seq, believed),)
         )
         self.dirty = True
 

@@ -193,8 +193,8 @@ class Ledger:
         gone = tuple(records.ReplicaGone(replica_id) for replica_id in self._book.lapsed(now))
         return self._plan(*gone) if gone else Change(self._state.revision, ())
 
-    def open_lease(self, report: Report, *, epoch: int, now: float) -> None:
-        """Opens the lease of a replica that joined.
+    def open_lease(self, report: Report, *, epoch: int, now: float, seq: int = 0) -> None:
+        """Opens the lease of a replica that joined; its answers are numbered on from `seq`.
 
         Raises:
             StaleEtagError: A newer stream joined since.
@@ -203,7 +203,7 @@ class Ledger:
             raise StaleEtagError(
                 f"A newer stream leases replica {report.replica_id}; this one ends.", field="replica_id"
             )
-        self._book.open(report, epoch=epoch, now=now)
+        self._book.open(report, epoch=epoch, now=now, seq=seq)
         self._settle_at_once()
 
     def renew_lease(self, report: Report, *, epoch: int, now: float) -> None:

@@ -228,7 +228,7 @@ def test_a_request_is_one_connected_trace(stack: Any, key: str, monkeypatch: pyt
     spans_file = stack.state.trace_file
     monkeypatch.setenv(tracing.TRACE_FILE_VARIABLE, str(spans_file))
     with tracing.traced(spans_file) as provider, stack.gateway(key) as gateway, root_span(provider) as span:
-        answer = list(gateway.stream(long_request(600)))[-1]
+        answer = list(gateway.stream(long_request(320)))[-1]
     spans = tracing.wait_for_trace(spans_file, trace_id_of(span))
     assert tracing.is_connected(spans), json.dumps(spans, indent=1)
     by_name = {record["name"]: record for record in spans}
@@ -237,3 +237,20 @@ def test_a_request_is_one_connected_trace(stack: Any, key: str, monkeypatch: pyt
     rounds = [event for record in spans for event in record["events"] if event["name"] == names.EVENT_ROUND]
     assert len(rounds) == answer.kv.rounds > 0
     assert sum(event["attributes"][names.ROUND_EVICTED_CELLS] for event in rounds) == answer.kv.evicted_cells
+
+
+def test_a_prompt_is_cached_for_its_tenant_and_for_no_other(stack: Any) -> None:
+    """Else a tenant could find out what another one asked, by how soon it is answered."""
+    keys = [stack.create_tenant(tenant, limit_slots=1024) for tenant in ("confidant", "stranger")]
+    prompt = " ".join(f"Secret number {n * n} of the confidant." for n in range(20))
+    request = pb.GenerateRequest(prompt=prompt, sampling=pb.SamplingOptions(max_new_tokens=1))
+
+    def cached(secret: str) -> tuple[int, int]:
+        usage = stack.stub().Generate(request, metadata=metadata(secret)).usage
+        return usage.cached_tokens, usage.input_tokens
+
+    whole = cached(keys[0])[1]
+    assert whole > 100
+    assert cached(keys[0]) == (whole - 1, whole)  # the last token is always computed
+    assert cached(keys[1]) == (0, whole)
+    assert cached(keys[1]) == (whole - 1, whole)

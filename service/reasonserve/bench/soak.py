@@ -44,7 +44,7 @@ class Setup:
 
 
 FULL = Setup(requests=2000, longest=512, pool_slots=2048, shared=200)
-QUICK = Setup(requests=150, longest=192, pool_slots=1024, shared=24)
+QUICK = Setup(requests=150, longest=384, pool_slots=640, shared=24)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import grpc
 import pytest
@@ -22,6 +23,8 @@ from reasonserve.bench.serve_soak.memory import MIB, Sample, fit, growth_faults,
 from reasonserve.bench.serve_soak.plan import FULL, QUICK, Fate, Planned, load, requests, tenants
 from reasonserve.bench.serve_soak.report import Report, as_json, ends_table, memory_table, percentile, summary
 from reasonserve.bench.serve_soak.run import stack_faults
+from reasonserve.bench.serve_soak.traces import HANDLED, loose_ends, run_again, survived
+from reasonserve.telemetry import names
 
 VOCABULARY = 602
 TOKENS = 20
@@ -210,6 +213,7 @@ def test_a_report_is_told_to_people_and_machines() -> None:
         controller_killed_s=6.0,
         account=counted,
         slopes=tuple(slopes(wandering(0.0), warm_up_s=900.0)),
+        run_again=2,
         faults=(),
     )
     assert "70% of the 4.00 a second" in summary(report)
@@ -219,6 +223,30 @@ def test_a_report_is_told_to_people_and_machines() -> None:
     written = json.loads(json.dumps(as_json(report)))
     assert written["account"]["seconds"]["p50"] == 2.0
     assert written["account"]["ends"] == {"gold": {"finished": 1}}
+
+
+def span(number: int, parent: str | None, *, trace_id: str = "5" * 32, **more: Any) -> dict[str, Any]:
+    told = {"name": f"span {number}", "events": [], "attributes": {}}
+    return told | {"trace_id": trace_id, "span_id": f"{number:016x}", "parent_id": parent} | more
+
+
+def test_a_trace_is_connected_where_every_parent_is_known() -> None:
+    request = planned()
+    assert request.span_id == "5" * 15 + "1"
+    assert request.traceparent == f"00-{'5' * 32}-{request.span_id}-01"
+    whole = [span(2, f"{1:016x}"), span(1, request.span_id), span(3, "f" * 16, trace_id="6" * 32)]
+    assert loose_ends([request], whole) == []
+    assert loose_ends([request], [*whole, span(4, "f" * 16)]) == ["request 7: its trace has no parent of span 4"]
+    assert loose_ends([request], [*whole, span(5, None)]) == ["request 7: its trace has no parent of span 5"]
+
+
+def test_spans_tell_who_was_run_again_and_who_outlived_the_kill() -> None:
+    again = span(1, None, events=[{"name": names.EVENT_RETRY}])
+    handled = span(2, None, name=f"{HANDLED} x", attributes={"replica_id": "b"})
+    assert run_again([planned()], [again, handled]) == 1
+    assert run_again([planned()], [handled, again | {"trace_id": "6" * 32}]) == 0
+    assert survived([again, handled], {"b"}) == {"5" * 32}
+    assert survived([again, handled], {"a"}) == frozenset()
 
 
 def test_percentiles() -> None:

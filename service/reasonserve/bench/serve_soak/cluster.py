@@ -26,8 +26,6 @@ ROLES = {
 }
 """Processes by how their titles begin; Ray and SGLang write them."""
 CONTROLLER = "controller"
-HANDLED = "replica_handle_request Replica generate"
-"""How the names of Ray Serve's spans begin that replicas make when they have handled a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +145,6 @@ def kill_controller(stack: LocalStack) -> None:
     if not found:
         raise JobFailedError("The controller's process was not found.")
     found[0].kill()
-
-
-def survived_traces(stack: LocalStack, survivors: Iterable[str]) -> frozenset[str]:
-    """Returns the traces of requests that one of these replicas handled to their end, as Ray Serve's spans say."""
-    wanted = set(survivors)
-    return frozenset(
-        span["trace_id"]
-        for span in stack.spans
-        if span["name"].startswith(HANDLED) and span["attributes"].get("replica_id") in wanted
-    )
 
 
 def _nonzero(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Report:
         controller_killed_s: When the controller was.
         account: What became of the requests.
         slopes: How the memory of each process went.
+        run_again: Requests that lost a replica and were run again.
         faults: Everything that should not have happened, one line each; empty when all is well.
     """
 
@@ -39,6 +40,7 @@ class Report:
     controller_killed_s: float
     account: Account
     slopes: tuple[Slope, ...]
+    run_again: int
     faults: tuple[str, ...]
 
 
@@ -52,7 +54,8 @@ def summary(report: Report) -> str:
         f"{report.account.tokens} tokens. A request took {percentile(waited, 50):.1f} s (p50), "
         f"{percentile(waited, 99):.1f} s (p99), a refusal "
         f"{percentile(refused, 50):.1f} s (p50); requests were sent {percentile(late, 99):.2f} s late (p99). "
-        f"Killed: a replica at {report.replica_killed_s:.0f} s, the controller at {report.controller_killed_s:.0f} s."
+        f"Killed: a replica at {report.replica_killed_s:.0f} s, the controller at {report.controller_killed_s:.0f} s; "
+        f"{report.run_again} requests were run again."
     )
 
 

@@ -13,7 +13,7 @@ import psutil
 from rich.progress import Progress
 
 from reasonserve.bench.local_stack import LocalStack, local_stack
-from reasonserve.bench.serve_soak import cluster, plan
+from reasonserve.bench.serve_soak import cluster, plan, traces
 from reasonserve.bench.serve_soak.account import Loss, account
 from reasonserve.bench.serve_soak.cluster import Holdings
 from reasonserve.bench.serve_soak.load import Load
@@ -21,6 +21,9 @@ from reasonserve.bench.serve_soak.memory import Sample, growth_faults, slopes
 from reasonserve.bench.serve_soak.plan import Setup
 from reasonserve.bench.serve_soak.report import Report
 from reasonserve.errors import ReasonServeError
+
+Show = Callable[..., None]
+"""Changes the progress bar."""
 
 SPANS_S = 3.0
 """The last spans of a process are written so long after their requests."""
@@ -85,9 +88,7 @@ def configuration(setup: Setup, model: str) -> dict[str, Any]:
     }
 
 
-async def _soak(
-    setup: Setup, stack: LocalStack, keys: dict[str, str], vocabulary: int, show: Callable[..., None]
-) -> Report:
+async def _soak(setup: Setup, stack: LocalStack, keys: dict[str, str], vocabulary: int, show: Show) -> Report:
     before = cluster.holdings(stack).replicas
     disturbance, watched = Disturbance(), Watched(replicas=set(before))
     async with Load(stack.endpoint, keys, setup.deadline_s) as load:
@@ -105,10 +106,12 @@ async def _soak(
     held = await asyncio.to_thread(cluster.settle, stack, setup.replicas, setup.settle_s)
     await asyncio.sleep(SPANS_S)
     watched.replicas |= set(held.replicas)
-    survived = cluster.survived_traces(stack, set(before) & set(held.replicas))
+    spans = stack.spans
+    survived = traces.survived(spans, set(before) & set(held.replicas))
     counted = account(planned, load.outcomes, Loss(disturbance.replica_at_s, survived))
     found = slopes(watched.samples, warm_up_s=setup.warm_up_s)
-    faults = stack_faults(setup, held, watched.replicas, before, stack.state.controller_restarts)
+    faults = [*counted.faults, *traces.loose_ends(planned, spans), *growth_faults(found, most=setup.most_slope)]
+    faults += stack_faults(setup, held, watched.replicas, before, stack.state.controller_restarts)
     faults += [f"process {p.pid} outlived the replica that was killed" for p in disturbance.orphans if _runs(p)]
     return Report(
         setup=setup,
@@ -120,7 +123,8 @@ async def _soak(
         controller_killed_s=disturbance.controller_at_s,
         account=counted,
         slopes=tuple(found),
-        faults=(*counted.faults, *faults, *growth_faults(found, most=setup.most_slope)),
+        run_again=traces.run_again(planned, spans),
+        faults=tuple(faults),
     )
 
 

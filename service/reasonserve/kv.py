@@ -190,7 +190,7 @@ class Handshake:
         plugin_version: Version of ReasonServe in that process.
         seams: Names of the seams that are applied there.
         num_layers: Layers L of the model.
-        num_kv_heads: KV heads H of the model on this rank.
+        num_kv_heads: KV heads H of the model, over all ranks.
         head_dim: Width of a head.
         pool_slots: Slots of the KV pool.
         bytes_per_slot: K and V of one token over all layers and kv heads.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reasonserve.engine.cells import CellLayout
 from reasonserve.engine.compressor import Compressor
 from reasonserve.engine.pressure import relieve
+from reasonserve.engine.ranks import RankAgreement
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import KvRequest
 
@@ -79,7 +80,7 @@ class World:
         self.pool: Any = SmallPool()
         self.row = torch.zeros((len(requests), SLOTS), dtype=torch.int32)
         self.tree: Any = Tree(self.row)
-        self.compressor = Compressor(self.pool, self.row, QUERY_HEADS, SETTINGS, None)
+        self.compressor = Compressor(self.pool, self.row, QUERY_HEADS, SETTINGS, None, RankAgreement(None, 1))
         self.requests = requests
         self.generator = torch.Generator().manual_seed(0)
         for r in requests:

@@ -52,7 +52,7 @@ class CellAttention(TorchNativeAttnBackend):
     def __init__(self, model_runner: ModelRunner, compressor: Compressor) -> None:
         super().__init__(model_runner)
         self._compressor = compressor
-        self._compile(model_runner.model_config.num_attention_heads)
+        self._compile(compressor.num_heads)
 
     def init_forward_metadata(self, forward_batch: ForwardBatch) -> None:
         """Plans a decode step; other modes need no plan here."""

@@ -17,6 +17,7 @@ from reasonalloc.profile import LayerProfile
 from reasonserve.engine import rows
 from reasonserve.engine.candidates import gather_candidates
 from reasonserve.engine.methods import check_satisfiable
+from reasonserve.engine.ranks import RankAgreement
 from reasonserve.engine.recorder import RoundRecorder
 from reasonserve.engine.reports import attach, round_event
 from reasonserve.engine.requests import RequestState, parse_kv_request
@@ -41,6 +42,8 @@ class Compressor:
         tables: Cell tables of the requests that had a round.
         windows: Query windows of the requests that near one.
         pool_is_short: Whether every bounded request captures queries, so that it can be squeezed in time.
+        num_heads: Query heads of this rank.
+        agreement: Holds this rank's rows against those of the others.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class Compressor:
         num_heads: int,
         settings: EngineSettings,
         profile: LayerProfile | None,
+        agreement: RankAgreement,
     ) -> None:
         self.pool = pool
+        self.num_heads = num_heads
+        self.agreement = agreement
         self.settings = settings
         self.profile = profile
         self.pool_is_short = False
@@ -63,7 +69,8 @@ class Compressor:
         self._req_to_token = req_to_token
         self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
         self._by_pool_row: dict[int, RequestState] = {}
-        self._recorder = RoundRecorder.from_environment()
+        # The first rank's heads alone: all ranks would write to the same files.
+        self._recorder = RoundRecorder.from_environment() if agreement.rank == 0 else None
 
     def state_of(self, req: Req) -> RequestState:
         """Returns a request's state, made at its first prefill.
@@ -144,6 +151,9 @@ class Compressor:
 
     def before_decode(self, batch: ScheduleBatch) -> None:
         """Attaches each request's counters to the token that this step makes; takes windows that fill soon."""
+        self.agreement.check(
+            (req.rid, req.kv.kv_allocated_len, state.budget_tokens) for _, req, state in self.running(batch)
+        )
         for _, req, state in self.running(batch):
             self._by_pool_row[req.kv.req_pool_idx] = state
             self._capture_ahead(state, req.kv.kv_allocated_len)
@@ -215,6 +225,7 @@ class Compressor:
             unix_time_s=unix_time_s,
             output_tokens=output_tokens,
             evicted_cells=evicted_slots * self.pool.layout.cells_per_slot,
+            num_ranks=self.agreement.num_ranks,
             seconds=time.perf_counter() - started,
         )
 

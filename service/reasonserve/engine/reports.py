@@ -33,14 +33,17 @@ def attach(req: Req, token_index: int, held: int, state: RequestState) -> None:
 
 
 def round_event(
-    output: RoundOutput, *, unix_time_s: float, output_tokens: int, evicted_cells: int, seconds: float
+    output: RoundOutput, *, unix_time_s: float, output_tokens: int, evicted_cells: int, num_ranks: int, seconds: float
 ) -> RoundEvent:
-    """Returns what a round did, in plain data."""
+    """Returns what a round did, in plain data.
+
+    Every rank keeps and evicts as many cells as this one; how they lie over layers and heads is this rank's.
+    """
     return RoundEvent(
         unix_time_s=unix_time_s,
         output_tokens=output_tokens,
-        kept_cells=int(output.lengths_LH.sum()),
-        evicted_cells=evicted_cells,
+        kept_cells=int(output.lengths_LH.sum()) * num_ranks,
+        evicted_cells=evicted_cells * num_ranks,
         seconds=seconds,
         layer_budgets=tuple(output.lengths_LH.double().mean(-1).tolist()),
         head_min=int(output.lengths_LH.min()),

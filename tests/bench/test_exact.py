@@ -144,3 +144,10 @@ def test_the_work_fits_its_pool(setup: object) -> None:
     for wave in waves:
         assert sum(longest + request["sampling"]["max_new_tokens"] for request in wave) <= setup.pool_slots
     assert len(waves[-1]) == setup.crowd
+
+
+def test_a_neighbours_budget_is_changed_in_the_jobs_own_words() -> None:
+    requests = [request for wave in neighbour_waves(FULL, PROMPTS, stock=False) for request in wave]
+    changed = [request["set_budget"] for request in requests if "set_budget" in request]
+    assert len(changed) >= 8
+    assert all([set(change) for change in changes] == [{"after", "to"}] for changes in changed)

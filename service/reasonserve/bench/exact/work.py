@@ -106,7 +106,7 @@ def _neighbour(setup: Setup, prompts: Sequence[list[int]], number: int, *, stock
     if method != "full":
         mode = ("pinned", "evictable")[number % 2]
         kv = _bounded(48 + 16 * (number % 5), method=method, prompt_mode=mode)
-    squeeze = {"set_budget": {"after": tokens // 3, "to": 40}} if number % 3 == 1 else {}
+    squeeze = {"set_budget": [{"after": tokens // 3, "to": 40}]} if number % 3 == 1 else {}
     return _request(f"other-{number}", prompt, tokens, kv=kv, **abort, **squeeze)
 
 

@@ -254,3 +254,16 @@ def test_a_prompt_is_cached_for_its_tenant_and_for_no_other(stack: Any) -> None:
     assert cached(keys[0]) == (whole - 1, whole)  # the last token is always computed
     assert cached(keys[1]) == (0, whole)
     assert cached(keys[1]) == (whole - 1, whole)
+
+
+def test_nothing_listens_to_the_network(stack: Any) -> None:
+    """SGLang's sockets included; a stack without a front is for its own machine."""
+    host = psutil.Process(stack.state.host.pid)
+    addresses = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [host, *host.children(recursive=True)]
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address for address in addresses if not address.startswith("127.")} == set()
+    assert addresses

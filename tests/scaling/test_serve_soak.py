@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(780)]
 
 MODEL = Path(__file__).parents[1] / "data" / "pointer-chaser"
 MINUTES = 1.5

@@ -27,10 +27,12 @@ from reasonserve.kv import KvRequest
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.profiles import shipped_profile
 from reasonserve.replica.protocol import EngineRequest, Sampling
+from reasonserve.stack.process import terminate, tree
 
 Job = dict[str, Any]
 Results = dict[str, Any]
 
+_GRACE_S = 5.0
 _GREEDY = {"temperature": 0.0, "ignore_eos": True}
 _STOCK_PLUGINS = "reasonserve_cpu"
 """The platform that lets SGLang run on any CPU, and nothing else of ours."""
@@ -60,10 +62,21 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
     module = job.get("module", "reasonserve.bench.job")
     command = [sys.executable, "-m", module, str(folder / "job.json"), str(folder / "out.json")]
     with (folder / "log").open("w") as log:
-        done = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=timeout_s, check=False)
-    if done.returncode != 0:
+        returncode = _wait(subprocess.Popen(command, env=environment, stdout=log, stderr=log), timeout_s)
+    if returncode != 0:
         raise JobFailedError((folder / "log").read_text()[-4000:])
     return dict(json.loads((folder / "out.json").read_text()))
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int:
+    """Returns the exit code; a process that is not waited for to its end goes with all that it started."""
+    started = psutil.Process(process.pid)
+    try:
+        return process.wait(timeout_s)
+    except BaseException:
+        terminate(tree(started), grace_s=_GRACE_S)
+        process.wait()
+        raise
 
 
 async def _run_stock(engine: Any, request: dict[str, Any]) -> Results:

@@ -32,7 +32,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def until_last_use(request: pytest.FixtureRequest) -> Callable[[str], ExitStack]:
-    """Lends session fixtures a stack of callbacks, by the fixture's name, that is closed after its last use."""
+    """Lends session fixtures a stack of callbacks, by the fixture's name, that is closed after its last use.
+
+    No other fixture may have that name: its uses would count too.
+    """
     endings: Endings = request.config.stash.setdefault(_ENDINGS, {})
 
     def lend(name: str) -> ExitStack:

@@ -37,7 +37,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(model_folder: Path) -> Iterator[LocalStack]:
+def two_replicas(model_folder: Path) -> Iterator[LocalStack]:
     """One replica, or two under pressure, with short delays."""
     config = {
         "model": str(model_folder),

@@ -92,11 +92,11 @@ class Pressure:
 
 
 @pytest.fixture(scope="module")
-def pressure(stack: LocalStack) -> Iterator[Pressure]:
+def pressure(two_replicas: LocalStack) -> Iterator[Pressure]:
     """Two replicas under pressure, one of them started because of it."""
     budget = tenant_pb.RequestBudget(min_tokens=32, default_tokens=128, max_tokens=256)
     tenant = tenant_pb.Tenant(tenant_id="team", weight=1, limit_slots=4096, request_budget=budget)
-    made = Pressure(stack, stack.create_tenant(tenant))
+    made = Pressure(two_replicas, two_replicas.create_tenant(tenant))
     assert made.replicas() == 1
     with ThreadPoolExecutor(CLIENTS) as clients:
         asking = [clients.submit(made.ask, number) for number in range(CLIENTS)]

@@ -161,12 +161,10 @@ class _Process:
         """Raises once it may no longer lead."""
         while True:
             await asyncio.sleep(self._options.check_s)
-            try:
-                async with asyncio.timeout(self._options.check_s):
-                    held = await asyncio.to_thread(self._leadership.held)
-            except TimeoutError:
-                held = False
-            if not held:
+            # Not a timeout: after a stall of this process an answer that came in time would count as late.
+            check = asyncio.create_task(asyncio.to_thread(self._leadership.held))
+            await asyncio.wait([check], timeout=self._options.check_s)
+            if not (check.done() and check.result()):
                 raise LeadershipLostError
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

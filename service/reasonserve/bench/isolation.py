@@ -210,6 +210,7 @@ def _job(engine: str, setup: Setup, model: str) -> dict[str, Any]:
         "dtype": "bfloat16",
         "pool_slots": setup.pool_slots,
         "strict_checks": False,
-        "arguments": {"enable_metrics": True},  # else the scheduler keeps to itself when a request first ran
+        # Else the scheduler keeps to itself when a request first ran, and when most of its steps ended.
+        "arguments": {"enable_metrics": True, "load_snapshot_publish_interval": 1},
         "setup": asdict(setup),
     }

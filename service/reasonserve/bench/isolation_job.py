@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from reasonserve.bench.job import Job, _start
+from reasonserve.bench.step_clock import StepClock
 from reasonserve.errors import BudgetExhaustedError, ReasonServeError
 from reasonserve.replica.admission import Admission, Lease
 from reasonserve.replica.desk import Desk
@@ -39,30 +40,25 @@ Tokens = AsyncIterator[int]
 Submit = Callable[[str, str, list[int], int], Tokens]
 
 
-@dataclass
-class Steps:
-    """When the engine made steps and first ran each request, as its scheduler says.
+def listen(manager: Any) -> tuple[dict[str, float], list[int]]:
+    """Reads along what the scheduler sends; it sends its own times where SGLang's metrics are on.
 
-    Attributes:
-        times: When each step's output arrived, on this machine's monotonic clock.
-        first_run: When each request's first prefill began, by id.
+    Returns:
+        When each request's first prefill began, by id, and the number of messages so far; both grow.
     """
+    handle = manager._handle_batch_output
+    first_run: dict[str, float] = {}
+    messages = [0]
 
-    times: list[float] = field(default_factory=list)
-    first_run: dict[str, float] = field(default_factory=dict)
+    async def handle_and_note(output: Any) -> None:
+        await handle(output)
+        messages[0] += 1
+        for rid, stats in zip(output.rids, output.time_stats or (), strict=False):
+            if stats.forward_entry_time > 0:
+                first_run.setdefault(rid, stats.forward_entry_time)
 
-    def listen(self, manager: Any) -> None:
-        """Reads along what the scheduler sends; it sends these times where SGLang's metrics are on."""
-        handle = manager._handle_batch_output
-
-        async def handle_and_note(output: Any) -> None:
-            await handle(output)
-            self.times.append(time.perf_counter())
-            for rid, stats in zip(output.rids, output.time_stats or (), strict=False):
-                if stats.forward_entry_time > 0:
-                    self.first_run.setdefault(rid, stats.forward_entry_time)
-
-        manager._handle_batch_output = handle_and_note
+    manager._handle_batch_output = handle_and_note
+    return first_run, messages
 
 
 @dataclass
@@ -205,8 +201,9 @@ class Load:
 
 async def run(engine: Any, manager: Any, job: Job) -> dict[str, Any]:
     """Runs both phases on an engine."""
-    setup, steps = job["setup"], Steps()
-    steps.listen(manager)
+    setup, clock = job["setup"], StepClock(manager.load_snapshot_reader)
+    first_run, messages = listen(manager)
+    clock.start()
     stop: list[Callable[[], Awaitable[None]]] = []
     if job["engine"] == "stock":
         submit = stock_submit(engine)
@@ -221,29 +218,31 @@ async def run(engine: Any, manager: Any, job: Job) -> dict[str, Any]:
         pass
     phases = {}
     for name in ("alone", "noise"):
-        started, first_step, tokens = time.perf_counter(), len(steps.times), load.noisy_tokens
+        started, tokens, before = time.perf_counter(), load.noisy_tokens, messages[0]
         seen = await load.run(name, is_noisy=name == "noise")
         ended = time.perf_counter()
         phases[name] = {
-            "requests": [_figures(request_id, s, steps, ended) for request_id, s in seen.items()],
-            "step_times": [t - started for t in steps.times[first_step:]],
+            "requests": [_figures(s, first_run.get(request_id), clock, ended) for request_id, s in seen.items()],
+            "step_times": [t - started for t in clock.times if t > started],
+            "messages": messages[0] - before,
             "seconds": time.perf_counter() - started,
             "noisy_tokens": load.noisy_tokens - tokens,
             "noisy_refused": load.noisy_refused,
         }
+    clock.stop()
     for end in stop:
         await end()
     return {"phases": phases}
 
 
-def _figures(request_id: str, seen: Seen, steps: Steps, ended: float) -> dict[str, Any]:
+def _figures(seen: Seen, first_run: float | None, clock: StepClock, ended: float) -> dict[str, Any]:
     """Returns what is known of one request; one that never ran waited until the end at least."""
-    began = steps.first_run.get(request_id, ended)
+    began = ended if first_run is None else first_run
     return {
         "refused": seen.refused,
-        "served": request_id in steps.first_run,
+        "served": first_run is not None,
         "wait_s": max(0.0, began - seen.arrived),
-        "wait_steps": sum(seen.arrived < t < began for t in steps.times),
+        "wait_steps": clock.between(seen.arrived, began),
         "ttft_s": (seen.first_token or ended) - seen.arrived,
         "seconds": None if seen.ended is None or seen.first_token is None else seen.ended - seen.first_token,
         "tokens": seen.tokens,

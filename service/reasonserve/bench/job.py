@@ -145,19 +145,19 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
     if job["engine"] == "stock":
         import sglang
 
-        engine = sglang.Engine(
-            model_path=job["model"],
-            device="cpu",
-            dtype=job["dtype"],
-            attention_backend="torch_native",
-            grammar_backend="none",
-            max_total_tokens=job["pool_slots"],
-            load_snapshot_publish_interval=4,
-            skip_server_warmup=True,
-            sleep_on_idle=True,
-            log_level="error",
-            **job.get("arguments", {}),
-        )
+        arguments = {
+            "model_path": job["model"],
+            "device": "cpu",
+            "dtype": job["dtype"],
+            "attention_backend": "torch_native",
+            "grammar_backend": "none",
+            "max_total_tokens": job["pool_slots"],
+            "load_snapshot_publish_interval": 4,
+            "skip_server_warmup": True,
+            "sleep_on_idle": True,
+            "log_level": "error",
+        }
+        engine = sglang.Engine(**{**arguments, **job.get("arguments", {})})
         return engine, engine.tokenizer_manager, engine.loop
     from reasonserve.replica.sglang_engine import create
 

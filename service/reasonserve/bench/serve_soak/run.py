@@ -25,6 +25,9 @@ from reasonserve.errors import ReasonServeError
 Show = Callable[..., None]
 """Changes the progress bar."""
 
+DTYPE = "float32"
+"""In bfloat16 oneDNN keeps a compiled kernel for each number of rows that it meets; a leak would hide behind them."""
+
 SPANS_S = 3.0
 """The last spans of a process are written so long after their requests."""
 
@@ -79,6 +82,7 @@ def configuration(setup: Setup, model: str) -> dict[str, Any]:
     return {
         "model": model,
         "engine": {
+            "dtype": DTYPE,
             "pool_slots": setup.pool_slots,
             "buffer_tokens": setup.buffer_tokens,
             "grammar_backend": "none",

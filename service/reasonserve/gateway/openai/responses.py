@@ -12,6 +12,7 @@ from reasonserve.replica.messages import Delta, Ending, ModelInfo
 from reasonserve.replica.protocol import TokenChance, TokenLogprob
 
 Json = dict[str, Any]
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +118,9 @@ def model_json(info: ModelInfo, created: int) -> Json:
 
 def _chat_logprobs(places: Sequence[TokenLogprob]) -> Json:
     def chance(token: TokenChance) -> Json:
-        return {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode())}
+        # A token that is part of a character has a stand-in for its text, whose bytes are not the token's.
+        spelled = None if REPLACEMENT in token.text else list(token.text.encode())
+        return {"token": token.text, "logprob": token.logprob, "bytes": spelled}
 
     return {"content": [{**chance(p.token), "top_logprobs": [chance(top) for top in p.top]} for p in places]}
 

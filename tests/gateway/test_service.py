@@ -125,7 +125,11 @@ async def test_outputs_are_put_together_with_figures_over_all():
 async def test_a_streams_messages_add_up_to_the_answer():
     parts = [part async for part in service(*TWO)[0].stream(request(2), KEY)]
     assert "".join(part.text for part in parts) == "2,4,"
-    assert "".join(other.text for part in parts for other in part.more_outputs) == "1,3,"
+    others = [other for part in parts for other in part.more_outputs]
+    assert ("".join(other.text for other in others), "".join(other.reasoning for other in others)) == ("1,3,", "hm ")
+    for of, tokens in ((parts, [2, 4]), (others, [1, 3])):
+        assert [token for part in of for token in part.token_ids] == tokens
+        assert [place.token.token_id for part in of for place in part.logprobs] == tokens
     assert [part.HasField("usage") for part in parts] == [False, False, False, True]
     whole = await service(*TWO)[0].answer(request(2), KEY)
     assert parts[-1].usage == whole.usage

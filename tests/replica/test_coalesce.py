@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reasonserve.replica.coalesce import Coalescer
 from reasonserve.replica.merge import merged
 from reasonserve.replica.messages import Delta, Ending
+from reasonserve.replica.protocol import TokenChance, TokenLogprob
 
 DELAY_S = 0.02
 END = Ending(
@@ -35,6 +36,7 @@ def delta(number, *, index=0, last=False):
         text=f"t{number} ",
         reasoning=f"r{number} ",
         token_ids=(number,),
+        logprobs=(TokenLogprob(TokenChance(number, f"t{number} ", -1.0), ()),),
         held_slots=number,
         rounds=0,
         ending=END if last else None,
@@ -70,6 +72,7 @@ def test_the_concatenation_is_what_came(arrivals, delay_s):
         numbers = [number for number, i, _ in came if i == index]
         sent = [d for d, _ in went if d.index == index]
         assert [t for d in sent for t in d.token_ids] == numbers
+        assert [place.token.token_id for d in sent for place in d.logprobs] == numbers
         assert "".join(d.text for d in sent) == "".join(f"t{n} " for n in numbers)
         assert "".join(d.reasoning for d in sent) == "".join(f"r{n} " for n in numbers)
         assert [d.held_slots for d in sent] == [d.token_ids[-1] for d in sent]  # the newest figures

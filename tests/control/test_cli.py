@@ -143,6 +143,7 @@ def test_profiles_speak_json(run):
     profile_id = stored["profile_id"]
     assert json.loads(run("profile", "activate", profile_id, "--json").stdout)["profile"]["active"]
     assert json.loads(run("profile", "list", "--json").stdout)["profiles"][0]["profile_id"] == profile_id
+    assert json.loads(run("profile", "show", profile_id, "--json").stdout) == json.loads(shipped.read_text())
     refused = run("profile", "delete", profile_id, "--json")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "activate another first" in refused.stderr

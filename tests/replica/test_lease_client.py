@@ -10,6 +10,7 @@ from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.api.v1 import lease_service_pb2_grpc as pb_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.errors import UnavailableError
+from reasonserve.replica import lease_client
 from reasonserve.replica.admission import Admission, Entry
 from reasonserve.replica.desk import Desk
 from reasonserve.replica.fake_engine import FakeEngine
@@ -121,6 +122,21 @@ async def test_renews_unasked_and_takes_a_new_split():
         controller.slots = 200
         await until_leased(admission, 200)
         assert controller.streams == 1
+
+
+async def test_renewals_come_sooner_by_chance(monkeypatch):
+    drawn = []
+
+    def soonest(least, most):
+        drawn.append((least, most))
+        return 0.0
+
+    monkeypatch.setattr(lease_client.random, "uniform", soonest)
+    async with running(ttl_s=300) as (controller, *_):
+        for _ in range(3):  # by the clock alone the second would take 80 seconds at least
+            await controller.report(lambda _: True)
+    assert set(drawn) == {(1 - lease_client.RENEWAL_JITTER, 1)}
+    assert 0 < lease_client.RENEWAL_JITTER < 1
 
 
 async def test_a_broken_stream_is_opened_anew_and_the_lease_stays():

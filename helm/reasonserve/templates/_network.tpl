@@ -31,13 +31,17 @@
   {{- end }}
 {{- end -}}
 
-{{/* Where every pod may go: names, and the trace collector where there is one. */}}
-{{- define "reasonserve.commonEgress" -}}
+{{- define "reasonserve.dnsEgress" -}}
 - to:
     {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
   ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
+{{- end -}}
+
+{{/* Where every pod of ours that traces may go: names, and the trace collector where there is one. */}}
+{{- define "reasonserve.commonEgress" -}}
+{{ include "reasonserve.dnsEgress" . }}
 {{- with (include "reasonserve.setting" (list . "telemetry" "otlp_endpoint") | fromJson).value }}
 {{ include "reasonserve.rule" (list "to" $.Values.networkPolicy.collector (list (include "reasonserve.urlPort" . | int))) }}
 {{- end }}

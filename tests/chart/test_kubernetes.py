@@ -50,14 +50,22 @@ def pods(render: Any) -> Iterator[dict[str, Any]]:
         yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
+@pytest.fixture(scope="module")
+def incremental(chart) -> Any:
+    """The strategy that no values file has; it adds a Service."""
+    strategy = {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}}
+    return chart.render({"upgrade": strategy})
+
+
 def test_the_oldest_release_is_the_charts(chart):
     assert 'kubeVersion: ">=1.29.0-0"' in (chart.folder / "Chart.yaml").read_text()
     assert len(VERSIONS) >= 9
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_core_objects(renders, version):
-    documents = [document for render in renders.values() for document in (*render.documents, *pods(render))]
+def test_core_objects(renders, incremental, version):
+    every = (*renders.values(), incremental)
+    documents = [document for render in every for document in (*render.documents, *pods(render))]
     unique = {json.dumps(document, sort_keys=True): document for document in documents}
     core = [document for document in unique.values() if document["kind"] not in FOREIGN]
     assert {document["kind"] for document in core} == CORE

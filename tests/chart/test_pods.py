@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from reasonserve.config import ServiceConfig
@@ -86,6 +87,22 @@ def test_ray_nodes_have_the_variables_of_a_local_stack(renders, pod):
     assert len(env) == len(container["env"])
 
 
+def test_every_pod_of_ours_knows_the_collector(renders):
+    """The front is HAProxy without a tracer, and a copy of tokens has nothing to tell."""
+    for file in ("values-h200.yaml", "values-multi-tenant.yaml"):
+        render = renders[file]
+        endpoint = yaml.safe_load(render.one("ConfigMap", "-config")["data"]["config.yaml"])["telemetry"][
+            "otlp_endpoint"
+        ]
+        silent = set()
+        for name, template in render.pods().items():
+            for container in containers(template):
+                env = {item["name"]: item.get("value") for item in container.get("env", ())}
+                if env.get("REASONSERVE_OTLP_ENDPOINT") != endpoint:
+                    silent.add((name, container["name"]))
+        assert silent <= {("front", "front"), ("controller", "tokens")}
+
+
 def test_what_rays_autoscaler_reads(renders):
     """Ray's own code, as it runs in the head's sidecar, on our resource."""
     cluster = renders["values-multi-tenant.yaml"].cluster
@@ -129,6 +146,21 @@ def test_ports_follow_the_strategy(chart):
         (container,) = chart.render(values).pods()["head"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports[name] == 9000
+
+
+def test_each_strategy_has_a_service_of_gateways(chart):
+    """In an incremental upgrade Ray's operator's own are named after clusters, which come and go."""
+    strategy = {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}}
+    render = chart.render({"upgrade": strategy})
+    (argument,) = [a for a in render.pods()["test"]["spec"]["containers"][0]["args"] if a.startswith("--gateway=")]
+    assert argument == "--gateway=rs-reasonserve-direct.serving.svc:9000"
+    spec = render.one("Service", "-direct")["spec"]
+    assert spec["selector"].items() <= render.pods()["gateway"]["metadata"]["labels"].items()
+    assert not spec["selector"].items() <= render.pods()["gpu"]["metadata"]["labels"].items()
+    assert [(port["port"], port["appProtocol"]) for port in spec["ports"]] == [(9000, "kubernetes.io/h2c")]
+    plain = chart.render()
+    assert "-direct" not in plain.text
+    assert plain.one("RayService")["spec"]["serveService"]["metadata"]["name"] == "rs-reasonserve-serve-svc"
 
 
 def test_large_messages_raise_the_proxys_limit(chart):

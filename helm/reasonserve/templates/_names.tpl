@@ -98,6 +98,12 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
+{{/* The Service of the gateways: Ray's operator's, or ours where its own bears the name of a cluster that comes and goes. */}}
+{{- define "reasonserve.serveService" -}}
+{{- $incremental := eq .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade" -}}
+{{- printf "%s-%s" (include "reasonserve.fullname" .) (ternary "direct" "serve-svc" $incremental) -}}
+{{- end -}}
+
 {{- define "reasonserve.adminTokenFile" -}}
 {{- printf "%s/%s" .Values.adminToken.mountPath .Values.adminToken.key -}}
 {{- end -}}

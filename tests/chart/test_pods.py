@@ -73,6 +73,24 @@ def test_ray_pods_have_no_label_that_a_release_changes(render):
             assert not {"helm.sh/chart", "app.kubernetes.io/version"} & template["metadata"]["labels"].keys()
 
 
+@pytest.mark.parametrize(
+    ("config", "new_nodes"),
+    [
+        ({"engine": {"pool_slots": 8192}}, set()),
+        ({"replicas": {"scaling": {"interval_s": 2}}}, set()),
+        ({"controller": {"lease_ttl_s": 20}}, set()),
+        # What was fetched when the pod began is all that its replicas find.
+        ({"model": "/models/qwen3-14b"}, {"h200"}),
+        ({"telemetry": {"sampling_ratio": 0.5}}, {"head", "gateway", "h200"}),
+        ({"replicas": {"drain_s": 99}}, {"gateway", "h200"}),
+    ],
+)
+def test_which_configuration_needs_new_nodes(chart, renders, config, new_nodes):
+    """Ray's operator builds a new cluster when a pod's template changes, and only then."""
+    before, after = renders["values-h200.yaml"].pods(), chart.render({"config": config}, file="values-h200.yaml").pods()
+    assert {name for name in ("head", "gateway", "h200") if before[name] != after[name]} == new_nodes
+
+
 @pytest.mark.parametrize("pod", ["head", "gateway", "h200"])
 def test_ray_nodes_have_the_variables_of_a_local_stack(renders, pod):
     config = {"telemetry": {"otlp_endpoint": "http://otel-collector.observability.svc:4317", "sampling_ratio": 0.05}}

@@ -94,10 +94,12 @@ readinessProbe:
     metadata:
       labels:
         {{- include "reasonserve.podLabels" (list $root "replica") | nindent 8 }}
-      {{- with $group.podAnnotations }}
       annotations:
+        # The init container brings the model: another one needs new nodes.
+        reasonserve/model: {{ include "reasonserve.model" $root | quote }}
+        {{- with $group.podAnnotations }}
         {{- toYaml . | nindent 8 }}
-      {{- end }}
+        {{- end }}
     spec:
       serviceAccountName: {{ include "reasonserve.serviceAccount" (list $root "worker") }}
       automountServiceAccountToken: false

@@ -79,6 +79,23 @@ def test_the_tree_follows_parents_and_shows_figures_rounds_and_orphans():
     assert "replica_handle_request" not in "".join(short)
 
 
+def test_a_retry_is_shown_without_the_hops_too():
+    retry = {"name": names.EVENT_RETRY, "time_ns": 2_000_000, "attributes": {}}
+    spans = [
+        span("a", None, "client", 0, 9_000_000),
+        span("b", "a", "replica_handle_request Gateway Generate", 1_000_000, 8_000_000, events=[retry]),
+        span("c", "b", "route_to_replica generate", 3_000_000, 7_000_000),
+        span("d", "c", names.SPAN_ADMISSION, 4_000_000, 5_000_000, attributes={names.ATTEMPT: 1}),
+    ]
+    lines = [line.strip() for line in show(trace_tree(spans, hops=False)).splitlines()[2:]]
+    assert [re.split(r" {2,}", line)[0] for line in lines] == [
+        "client",
+        "└ replica_handle_request Gateway Generate",
+        "│ · reasonserve.retry",
+        "└ reasonserve.admission",
+    ]
+
+
 def test_long_lists_are_told_by_their_ends():
     event = {"name": "e", "time_ns": 0, "attributes": {names.ROUND_LAYER_BUDGETS: [float(n) for n in range(30)]}}
     assert "layer_budgets=0..29" in show(trace_tree([span("a", None, "s", 0, 1, events=[event])]))

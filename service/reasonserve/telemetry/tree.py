@@ -52,8 +52,13 @@ def read_trace(path: Path, trace_id: str) -> list[Record]:
 
 
 def without_hops(spans: Sequence[Record]) -> list[Record]:
-    """Returns the spans without Ray Serve's hops; what was below one is below the span above it."""
-    hops = {span["span_id"]: span["parent_id"] for span in spans if span["name"].startswith(HOPS)}
+    """Returns the spans without Ray Serve's hops; what was below one is below the span above it.
+
+    The hop on which a call was run again stays, for it says so.
+    """
+    hops = {
+        span["span_id"]: span["parent_id"] for span in spans if span["name"].startswith(HOPS) and not _retries(span)
+    }
     kept: list[Record] = []
     for span in spans:
         if span["span_id"] not in hops:
@@ -62,6 +67,10 @@ def without_hops(spans: Sequence[Record]) -> list[Record]:
                 parent = hops[parent]
             kept.append({**span, "parent_id": parent})
     return kept
+
+
+def _retries(span: Record) -> bool:
+    return any(event["name"] == names.EVENT_RETRY for event in span["events"])
 
 
 def trace_tree(spans: Sequence[Record], *, hops: bool = True) -> Table:

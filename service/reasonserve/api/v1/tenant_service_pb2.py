@@ -22,62 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reasonserve/api/v1/tenant_service.proto\x12\x12reasonserve.api.v1\x1a google/protobuf/field_mask.proto\"\xe6\x01\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x18\n\x10guaranteed_slots\x18\x04 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x05 \x01(\x03\x12\x39\n\x0erequest_budget\x18\x06 \x01(\x0b\x32!.reasonserve.api.v1.RequestBudget\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12+\n\x04keys\x18\x08 \x03(\x0b\x32\x1d.reasonserve.api.v1.TenantKey\"O\n\rRequestBudget\x12\x12\n\nmin_tokens\x18\x01 \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_tokens\x18\x02 \x01(\x05\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\"\x1b\n\tTenantKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"[\n\x13\x43reateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x18\n\x10\x61llow_overcommit\x18\x02 \x01(\x08\"S\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0f\n\x07warning\x18\x02 \x01(\t\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\"\x14\n\x12ListTenantsRequest\"B\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.reasonserve.api.v1.Tenant\"\x8c\x01\n\x13UpdateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x18\n\x10\x61llow_overcommit\x18\x03 \x01(\x08\"S\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0f\n\x07warning\x18\x02 \x01(\t\"(\n\x13\x44\x65leteTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteTenantResponse\"+\n\x16\x43reateTenantKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"6\n\x17\x43reateTenantKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\";\n\x16RevokeTenantKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x19\n\x17RevokeTenantKeyResponse\"&\n\x17ResolveTenantKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"V\n\x18ResolveTenantKeyResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"+\n\x16ListTenantUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"I\n\x17ListTenantUsageResponse\x12.\n\x05usage\x18\x01 \x03(\x0b\x32\x1f.reasonserve.api.v1.TenantUsage\"\xab\x02\n\x0bTenantUsage\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x18\n\x10guaranteed_slots\x18\x02 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x03 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x04 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x05 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x06 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x07 \x01(\x05\x12\x18\n\x10refused_requests\x18\x08 \x01(\x03\x12\x32\n\x08replicas\x18\t \x03(\x0b\x32 .reasonserve.api.v1.ReplicaUsage\x12\x17\n\x0fqueued_requests\x18\n \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\x0b \x01(\x03\"\xf1\x01\n\x0cReplicaUsage\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x62ytes_per_slot\x18\x03 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x04 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x05 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x06 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x07 \x01(\x05\x12\x18\n\x10refused_requests\x18\x08 \x01(\x03\x12\x17\n\x0fqueued_requests\x18\t \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\n \x01(\x03\x32\xa5\x07\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.reasonserve.api.v1.CreateTenantRequest\x1a(.reasonserve.api.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.reasonserve.api.v1.GetTenantRequest\x1a%.reasonserve.api.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.reasonserve.api.v1.ListTenantsRequest\x1a\'.reasonserve.api.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.reasonserve.api.v1.UpdateTenantRequest\x1a(.reasonserve.api.v1.UpdateTenantResponse\x12\x61\n\x0c\x44\x65leteTenant\x12\'.reasonserve.api.v1.DeleteTenantRequest\x1a(.reasonserve.api.v1.DeleteTenantResponse\x12j\n\x0f\x43reateTenantKey\x12*.reasonserve.api.v1.CreateTenantKeyRequest\x1a+.reasonserve.api.v1.CreateTenantKeyResponse\x12j\n\x0fRevokeTenantKey\x12*.reasonserve.api.v1.RevokeTenantKeyRequest\x1a+.reasonserve.api.v1.RevokeTenantKeyResponse\x12m\n\x10ResolveTenantKey\x12+.reasonserve.api.v1.ResolveTenantKeyRequest\x1a,.reasonserve.api.v1.ResolveTenantKeyResponse\x12j\n\x0fListTenantUsage\x12*.reasonserve.api.v1.ListTenantUsageRequest\x1a+.reasonserve.api.v1.ListTenantUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'reasonserve/api/v1/tenant_service.proto\x12\x12reasonserve.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n\x06Tenant\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x18\n\x10guaranteed_slots\x18\x04 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x05 \x01(\x03\x12\x39\n\x0erequest_budget\x18\x06 \x01(\x0b\x32!.reasonserve.api.v1.RequestBudget\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12+\n\x04keys\x18\x08 \x03(\x0b\x32\x1d.reasonserve.api.v1.TenantKey\"O\n\rRequestBudget\x12\x12\n\nmin_tokens\x18\x01 \x01(\x05\x12\x16\n\x0e\x64\x65\x66\x61ult_tokens\x18\x02 \x01(\x05\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\"L\n\tTenantKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x13\x43reateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x18\n\x10\x61llow_overcommit\x18\x02 \x01(\x08\"S\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0f\n\x07warning\x18\x02 \x01(\t\"%\n\x10GetTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\"\x14\n\x12ListTenantsRequest\"B\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.reasonserve.api.v1.Tenant\"\x8c\x01\n\x13UpdateTenantRequest\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x18\n\x10\x61llow_overcommit\x18\x03 \x01(\x08\"S\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0f\n\x07warning\x18\x02 \x01(\t\"(\n\x13\x44\x65leteTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteTenantResponse\"S\n\x16\x43reateTenantKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\x17\x43reateTenantKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x16RevokeTenantKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"\x19\n\x17RevokeTenantKeyResponse\"&\n\x17ResolveTenantKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"~\n\x18ResolveTenantKeyResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.reasonserve.api.v1.Tenant\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x16ListTenantUsageRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"I\n\x17ListTenantUsageResponse\x12.\n\x05usage\x18\x01 \x03(\x0b\x32\x1f.reasonserve.api.v1.TenantUsage\"\xab\x02\n\x0bTenantUsage\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x18\n\x10guaranteed_slots\x18\x02 \x01(\x03\x12\x13\n\x0blimit_slots\x18\x03 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x04 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x05 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x06 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x07 \x01(\x05\x12\x18\n\x10refused_requests\x18\x08 \x01(\x03\x12\x32\n\x08replicas\x18\t \x03(\x0b\x32 .reasonserve.api.v1.ReplicaUsage\x12\x17\n\x0fqueued_requests\x18\n \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\x0b \x01(\x03\"\xf1\x01\n\x0cReplicaUsage\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0e\x62ytes_per_slot\x18\x03 \x01(\x03\x12\x14\n\x0cleased_slots\x18\x04 \x01(\x03\x12\x16\n\x0ereserved_slots\x18\x05 \x01(\x03\x12\x14\n\x0cwanted_slots\x18\x06 \x01(\x03\x12\x17\n\x0f\x61\x63tive_requests\x18\x07 \x01(\x05\x12\x18\n\x10refused_requests\x18\x08 \x01(\x03\x12\x17\n\x0fqueued_requests\x18\t \x01(\x05\x12\x16\n\x0esqueezed_slots\x18\n \x01(\x03\x32\xa5\x07\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.reasonserve.api.v1.CreateTenantRequest\x1a(.reasonserve.api.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.reasonserve.api.v1.GetTenantRequest\x1a%.reasonserve.api.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.reasonserve.api.v1.ListTenantsRequest\x1a\'.reasonserve.api.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.reasonserve.api.v1.UpdateTenantRequest\x1a(.reasonserve.api.v1.UpdateTenantResponse\x12\x61\n\x0c\x44\x65leteTenant\x12\'.reasonserve.api.v1.DeleteTenantRequest\x1a(.reasonserve.api.v1.DeleteTenantResponse\x12j\n\x0f\x43reateTenantKey\x12*.reasonserve.api.v1.CreateTenantKeyRequest\x1a+.reasonserve.api.v1.CreateTenantKeyResponse\x12j\n\x0fRevokeTenantKey\x12*.reasonserve.api.v1.RevokeTenantKeyRequest\x1a+.reasonserve.api.v1.RevokeTenantKeyResponse\x12m\n\x10ResolveTenantKey\x12+.reasonserve.api.v1.ResolveTenantKeyRequest\x1a,.reasonserve.api.v1.ResolveTenantKeyResponse\x12j\n\x0fListTenantUsage\x12*.reasonserve.api.v1.ListTenantUsageRequest\x1a+.reasonserve.api.v1.ListTenantUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reasonserve.api.v1.tenant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANT']._serialized_start=98
-  _globals['_TENANT']._serialized_end=328
-  _globals['_REQUESTBUDGET']._serialized_start=330
-  _globals['_REQUESTBUDGET']._serialized_end=409
-  _globals['_TENANTKEY']._serialized_start=411
-  _globals['_TENANTKEY']._serialized_end=438
-  _globals['_CREATETENANTREQUEST']._serialized_start=440
-  _globals['_CREATETENANTREQUEST']._serialized_end=531
-  _globals['_CREATETENANTRESPONSE']._serialized_start=533
-  _globals['_CREATETENANTRESPONSE']._serialized_end=616
-  _globals['_GETTENANTREQUEST']._serialized_start=618
-  _globals['_GETTENANTREQUEST']._serialized_end=655
-  _globals['_GETTENANTRESPONSE']._serialized_start=657
-  _globals['_GETTENANTRESPONSE']._serialized_end=720
-  _globals['_LISTTENANTSREQUEST']._serialized_start=722
-  _globals['_LISTTENANTSREQUEST']._serialized_end=742
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=744
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=810
-  _globals['_UPDATETENANTREQUEST']._serialized_start=813
-  _globals['_UPDATETENANTREQUEST']._serialized_end=953
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=955
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1038
-  _globals['_DELETETENANTREQUEST']._serialized_start=1040
-  _globals['_DELETETENANTREQUEST']._serialized_end=1080
-  _globals['_DELETETENANTRESPONSE']._serialized_start=1082
-  _globals['_DELETETENANTRESPONSE']._serialized_end=1104
-  _globals['_CREATETENANTKEYREQUEST']._serialized_start=1106
-  _globals['_CREATETENANTKEYREQUEST']._serialized_end=1149
-  _globals['_CREATETENANTKEYRESPONSE']._serialized_start=1151
-  _globals['_CREATETENANTKEYRESPONSE']._serialized_end=1205
-  _globals['_REVOKETENANTKEYREQUEST']._serialized_start=1207
-  _globals['_REVOKETENANTKEYREQUEST']._serialized_end=1266
-  _globals['_REVOKETENANTKEYRESPONSE']._serialized_start=1268
-  _globals['_REVOKETENANTKEYRESPONSE']._serialized_end=1293
-  _globals['_RESOLVETENANTKEYREQUEST']._serialized_start=1295
-  _globals['_RESOLVETENANTKEYREQUEST']._serialized_end=1333
-  _globals['_RESOLVETENANTKEYRESPONSE']._serialized_start=1335
-  _globals['_RESOLVETENANTKEYRESPONSE']._serialized_end=1421
-  _globals['_LISTTENANTUSAGEREQUEST']._serialized_start=1423
-  _globals['_LISTTENANTUSAGEREQUEST']._serialized_end=1466
-  _globals['_LISTTENANTUSAGERESPONSE']._serialized_start=1468
-  _globals['_LISTTENANTUSAGERESPONSE']._serialized_end=1541
-  _globals['_TENANTUSAGE']._serialized_start=1544
-  _globals['_TENANTUSAGE']._serialized_end=1843
-  _globals['_REPLICAUSAGE']._serialized_start=1846
-  _globals['_REPLICAUSAGE']._serialized_end=2087
-  _globals['_TENANTSERVICE']._serialized_start=2090
-  _globals['_TENANTSERVICE']._serialized_end=3023
+  _globals['_TENANT']._serialized_start=163
+  _globals['_TENANT']._serialized_end=393
+  _globals['_REQUESTBUDGET']._serialized_start=395
+  _globals['_REQUESTBUDGET']._serialized_end=474
+  _globals['_TENANTKEY']._serialized_start=476
+  _globals['_TENANTKEY']._serialized_end=552
+  _globals['_CREATETENANTREQUEST']._serialized_start=554
+  _globals['_CREATETENANTREQUEST']._serialized_end=645
+  _globals['_CREATETENANTRESPONSE']._serialized_start=647
+  _globals['_CREATETENANTRESPONSE']._serialized_end=730
+  _globals['_GETTENANTREQUEST']._serialized_start=732
+  _globals['_GETTENANTREQUEST']._serialized_end=769
+  _globals['_GETTENANTRESPONSE']._serialized_start=771
+  _globals['_GETTENANTRESPONSE']._serialized_end=834
+  _globals['_LISTTENANTSREQUEST']._serialized_start=836
+  _globals['_LISTTENANTSREQUEST']._serialized_end=856
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=858
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=924
+  _globals['_UPDATETENANTREQUEST']._serialized_start=927
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1067
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1069
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1152
+  _globals['_DELETETENANTREQUEST']._serialized_start=1154
+  _globals['_DELETETENANTREQUEST']._serialized_end=1194
+  _globals['_DELETETENANTRESPONSE']._serialized_start=1196
+  _globals['_DELETETENANTRESPONSE']._serialized_end=1218
+  _globals['_CREATETENANTKEYREQUEST']._serialized_start=1220
+  _globals['_CREATETENANTKEYREQUEST']._serialized_end=1303
+  _globals['_CREATETENANTKEYRESPONSE']._serialized_start=1305
+  _globals['_CREATETENANTKEYRESPONSE']._serialized_end=1408
+  _globals['_REVOKETENANTKEYREQUEST']._serialized_start=1410
+  _globals['_REVOKETENANTKEYREQUEST']._serialized_end=1469
+  _globals['_REVOKETENANTKEYRESPONSE']._serialized_start=1471
+  _globals['_REVOKETENANTKEYRESPONSE']._serialized_end=1496
+  _globals['_RESOLVETENANTKEYREQUEST']._serialized_start=1498
+  _globals['_RESOLVETENANTKEYREQUEST']._serialized_end=1536
+  _globals['_RESOLVETENANTKEYRESPONSE']._serialized_start=1538
+  _globals['_RESOLVETENANTKEYRESPONSE']._serialized_end=1664
+  _globals['_LISTTENANTUSAGEREQUEST']._serialized_start=1666
+  _globals['_LISTTENANTUSAGEREQUEST']._serialized_end=1709
+  _globals['_LISTTENANTUSAGERESPONSE']._serialized_start=1711
+  _globals['_LISTTENANTUSAGERESPONSE']._serialized_end=1784
+  _globals['_TENANTUSAGE']._serialized_start=1787
+  _globals['_TENANTUSAGE']._serialized_end=2086
+  _globals['_REPLICAUSAGE']._serialized_start=2089
+  _globals['_REPLICAUSAGE']._serialized_end=2330
+  _globals['_TENANTSERVICE']._serialized_start=2333
+  _globals['_TENANTSERVICE']._serialized_end=3266
 # @@protoc_insertion_point(module_scope)

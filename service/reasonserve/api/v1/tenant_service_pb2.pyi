@@ -1,4 +1,8 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -38,10 +42,12 @@ class RequestBudget(_message.Message):
     def __init__(self, min_tokens: _Optional[int] = ..., default_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class TenantKey(_message.Message):
-    __slots__ = ("key_id",)
+    __slots__ = ("key_id", "expire_time")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     key_id: str
-    def __init__(self, key_id: _Optional[str] = ...) -> None: ...
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, key_id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CreateTenantRequest(_message.Message):
     __slots__ = ("tenant", "allow_overcommit")
@@ -110,18 +116,22 @@ class DeleteTenantResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CreateTenantKeyRequest(_message.Message):
-    __slots__ = ("tenant_id",)
+    __slots__ = ("tenant_id", "ttl")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
-    def __init__(self, tenant_id: _Optional[str] = ...) -> None: ...
+    ttl: _duration_pb2.Duration
+    def __init__(self, tenant_id: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CreateTenantKeyResponse(_message.Message):
-    __slots__ = ("key_id", "key")
+    __slots__ = ("key_id", "key", "expire_time")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     key_id: str
     key: str
-    def __init__(self, key_id: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, key_id: _Optional[str] = ..., key: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RevokeTenantKeyRequest(_message.Message):
     __slots__ = ("tenant_id", "key_id")
@@ -142,12 +152,14 @@ class ResolveTenantKeyRequest(_message.Message):
     def __init__(self, key: _Optional[str] = ...) -> None: ...
 
 class ResolveTenantKeyResponse(_message.Message):
-    __slots__ = ("tenant", "key_id")
+    __slots__ = ("tenant", "key_id", "ttl")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     tenant: Tenant
     key_id: str
-    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., key_id: _Optional[str] = ...) -> None: ...
+    ttl: _duration_pb2.Duration
+    def __init__(self, tenant: _Optional[_Union[Tenant, _Mapping]] = ..., key_id: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListTenantUsageRequest(_message.Message):
     __slots__ = ("tenant_id",)

@@ -134,6 +134,7 @@ class TenantServiceServicer:
 
     def CreateTenantKey(self, request, context):
         """Creates a key. The secret is in the response and nowhere else: it is stored hashed.
+        INVALID_ARGUMENT when `ttl` is out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,8 +148,8 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTenantKey(self, request, context):
-        """Resolves a key to its tenant, for gateways. NOT_FOUND when the key is unknown or
-        revoked.
+        """Resolves a key to its tenant, for gateways. NOT_FOUND when the key is unknown,
+        revoked or expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

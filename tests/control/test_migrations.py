@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 
 from reasonserve import errors
 from reasonserve.controller import database
+from reasonserve.controller.records import Key
 from reasonserve.controller.schema import METADATA
 from reasonserve.controller.store import Store
 
@@ -33,7 +34,7 @@ def _url(engine):
 
 
 def _first_release(engine):
-    """Makes the tables as the first release did: no version of Alembic's, one row of meta, a tenant."""
+    """Makes the tables as the first release did: no version of Alembic's, one row of meta, a tenant with a key."""
     config = Config()
     config.set_main_option("script_location", MIGRATIONS)
     config.set_main_option("path_separator", "os")
@@ -42,6 +43,7 @@ def _first_release(engine):
         command.upgrade(config, "0001")
         connection.exec_driver_sql("DROP TABLE alembic_version")
         connection.exec_driver_sql("INSERT INTO tenants VALUES ('acme', '', 1, 0, 9, 32, 64, 128, 1)")
+        connection.exec_driver_sql("INSERT INTO tenant_keys VALUES ('k', 'acme', 'h')")
         connection.exec_driver_sql("UPDATE meta SET revision = 1")
 
 
@@ -68,6 +70,7 @@ def test_a_database_of_the_first_release_is_taken_over(engine):
     snapshot = store.load()
     store.close()
     assert (snapshot.revision, [tenant.tenant_id for tenant in snapshot.tenants]) == (1, ["acme"])
+    assert snapshot.keys == (Key(key_id="k", tenant_id="acme", secret_hash="h", expire_ns=None),)
     assert _differences(engine) == []
 
 
@@ -106,4 +109,4 @@ def test_revisions_form_one_line():
     config.set_main_option("script_location", MIGRATIONS)
     config.set_main_option("path_separator", "os")
     steps = list(ScriptDirectory.from_config(config).walk_revisions())
-    assert [step.revision for step in steps] == ["0002", "0001"]
+    assert [step.revision for step in steps] == ["0003", "0002", "0001"]

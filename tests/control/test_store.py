@@ -70,6 +70,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.create_tenant(_tenant()))
     do(ledger.create_tenant(_tenant("gone", limit=2**62)))
     do(ledger.add_key(Key(key_id="k0", tenant_id="acme", secret_hash="h0")))
+    do(ledger.add_key(Key(key_id="k3", tenant_id="acme", secret_hash="h3", expire_ns=2**62)))
     do(ledger.add_key(Key(key_id="k1", tenant_id="acme", secret_hash="h1")))
     do(ledger.add_key(Key(key_id="k2", tenant_id="gone", secret_hash="h2")))
     do(ledger.update_tenant(_tenant(limit=50), mask=["limit_slots"], etag=""))
@@ -87,7 +88,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.join_replicas("r0"))
     restored = _reloaded(database_url)
     assert restored == ledger.state.snapshot()
-    assert [key.key_id for key in restored.keys] == ["k0"]
+    assert [(key.key_id, key.expire_ns) for key in restored.keys] == [("k0", None), ("k3", 2**62)]
     assert restored.active == {"m": "a" * 12, "other": "c" * 12}
 
 

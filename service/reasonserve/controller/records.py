@@ -39,11 +39,20 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A tenant's key; of the secret only its hash."""
+    """A tenant's key; of the secret only its hash.
+
+    Attributes:
+        expire_ns: When it expires, nanoseconds since the epoch; None: never.
+    """
 
     key_id: str
     tenant_id: str
     secret_hash: str
+    expire_ns: int | None = None
+
+    def is_expired(self, now_ns: int) -> bool:
+        """Returns whether it is refused from now on."""
+        return self.expire_ns is not None and self.expire_ns <= now_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +104,7 @@ class KeyPut:
 
 @dataclass(frozen=True, slots=True)
 class KeyGone:
-    """A key is revoked."""
+    """A key is revoked, or dropped long after it expired."""
 
     key_id: str
     tenant_id: str

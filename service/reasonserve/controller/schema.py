@@ -36,6 +36,7 @@ KEYS = sa.Table(
     sa.Column("key_id", sa.Text, primary_key=True),
     sa.Column("tenant_id", sa.ForeignKey("tenants.tenant_id", ondelete="CASCADE"), nullable=False),
     sa.Column("secret_hash", sa.Text, nullable=False),
+    sa.Column("expire_ns", sa.BigInteger),
     sa.Index("tenant_keys_by_tenant", "tenant_id"),
 )
 PROFILES = sa.Table(

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Tenant(_message.Message):
-    __slots__ = ("tenant_id", "display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget", "etag", "keys")
+    __slots__ = ("tenant_id", "display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget", "etag", "keys", "queue")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class Tenant(_message.Message):
     REQUEST_BUDGET_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     tenant_id: str
     display_name: str
     weight: int
@@ -29,7 +30,8 @@ class Tenant(_message.Message):
     request_budget: RequestBudget
     etag: str
     keys: _containers.RepeatedCompositeFieldContainer[TenantKey]
-    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[int] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., request_budget: _Optional[_Union[RequestBudget, _Mapping]] = ..., etag: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[TenantKey, _Mapping]]] = ...) -> None: ...
+    queue: QueueLimits
+    def __init__(self, tenant_id: _Optional[str] = ..., display_name: _Optional[str] = ..., weight: _Optional[int] = ..., guaranteed_slots: _Optional[int] = ..., limit_slots: _Optional[int] = ..., request_budget: _Optional[_Union[RequestBudget, _Mapping]] = ..., etag: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[TenantKey, _Mapping]]] = ..., queue: _Optional[_Union[QueueLimits, _Mapping]] = ...) -> None: ...
 
 class RequestBudget(_message.Message):
     __slots__ = ("min_tokens", "default_tokens", "max_tokens")
@@ -40,6 +42,14 @@ class RequestBudget(_message.Message):
     default_tokens: int
     max_tokens: int
     def __init__(self, min_tokens: _Optional[int] = ..., default_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+
+class QueueLimits(_message.Message):
+    __slots__ = ("max_requests", "max_wait")
+    MAX_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
+    max_requests: int
+    max_wait: _duration_pb2.Duration
+    def __init__(self, max_requests: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class TenantKey(_message.Message):
     __slots__ = ("key_id", "expire_time")

@@ -109,4 +109,4 @@ def test_revisions_form_one_line():
     config.set_main_option("script_location", MIGRATIONS)
     config.set_main_option("path_separator", "os")
     steps = list(ScriptDirectory.from_config(config).walk_revisions())
-    assert [step.revision for step in steps] == ["0003", "0002", "0001"]
+    assert [step.revision for step in steps] == ["0004", "0003", "0002", "0001"]

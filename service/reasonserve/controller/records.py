@@ -16,10 +16,24 @@ class RequestBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How a tenant's requests may wait at a replica; what is 0 is the replica's configured limit.
+
+    Attributes:
+        max_requests: Most that wait.
+        max_wait_ns: Longest that one waits, nanoseconds.
+    """
+
+    max_requests: int = 0
+    max_wait_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """A tenant and what it may hold, in token slots over the cluster.
 
     Attributes:
+        queue: Its own queue limits.
         revision: The ledger's revision when the tenant last changed.
     """
 
@@ -29,6 +43,7 @@ class Tenant:
     guaranteed_slots: int
     limit_slots: int
     request_budget: RequestBudget
+    queue: QueueLimits = QueueLimits()
     revision: int = 0
 
     @property

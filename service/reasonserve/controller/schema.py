@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import sqlalchemy as sa
 
 from reasonserve.controller import records
-from reasonserve.controller.records import Event, Profile, RequestBudget, Tenant
+from reasonserve.controller.records import Event, Profile, QueueLimits, RequestBudget, Tenant
 
 METADATA = sa.MetaData()
 META = sa.Table(
@@ -28,6 +28,8 @@ TENANTS = sa.Table(
     sa.Column("min_tokens", sa.Integer, nullable=False),
     sa.Column("default_tokens", sa.Integer, nullable=False),
     sa.Column("max_tokens", sa.Integer, nullable=False),
+    sa.Column("queue_requests", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("queue_wait_ns", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
 KEYS = sa.Table(
@@ -99,7 +101,8 @@ def to_tenant(row: sa.Row[Any]) -> Tenant:
     """Reads a row of `TENANTS`."""
     columns = dict(row._mapping)
     budget = RequestBudget(**{name: columns.pop(name) for name in _BUDGET})
-    return Tenant(request_budget=budget, **columns)
+    queue = QueueLimits(max_requests=columns.pop("queue_requests"), max_wait_ns=columns.pop("queue_wait_ns"))
+    return Tenant(request_budget=budget, queue=queue, **columns)
 
 
 def to_profile(row: sa.Row[Any]) -> Profile:
@@ -110,4 +113,6 @@ def to_profile(row: sa.Row[Any]) -> Profile:
 
 def _from_tenant(tenant: Tenant) -> dict[str, Any]:
     columns = asdict(tenant)
-    return {**columns.pop("request_budget"), **columns}
+    queue = columns.pop("queue")
+    limits = {"queue_requests": queue["max_requests"], "queue_wait_ns": queue["max_wait_ns"]}
+    return {**columns.pop("request_budget"), **limits, **columns}

@@ -6,13 +6,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
-from reasonserve.controller.records import Tenant
+from reasonserve.controller.records import QueueLimits, Tenant
 from reasonserve.errors import InvalidRequestError, PreconditionError
 
 MIN_REQUEST_TOKENS = 32
 MAX_WEIGHT = 100_000
-MUTABLE_FIELDS = ("display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget")
+MUTABLE_FIELDS = ("display_name", "weight", "guaranteed_slots", "limit_slots", "request_budget", "queue")
+MAX_QUEUED_REQUESTS = 1024
+"""A request that begins to wait is weighed against all of its tenant's that wait: 3 ms of one core at this many."""
+MIN_WAIT_NS, MAX_WAIT_NS = 10**6, 3600 * 10**9
 _TENANT_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MAX_DISPLAY_NAME = 256
 
@@ -41,6 +45,7 @@ def check_tenant(tenant: Tenant) -> None:
     _check_at_least("request_budget.min_tokens", budget.min_tokens, MIN_REQUEST_TOKENS)
     _check_at_least("request_budget.default_tokens", budget.default_tokens, budget.min_tokens, "min_tokens")
     _check_at_least("request_budget.max_tokens", budget.max_tokens, budget.default_tokens, "default_tokens")
+    _check_queue(tenant.queue)
 
 
 def is_control(text: str) -> bool:
@@ -92,6 +97,16 @@ def merge(stored: Tenant, given: Tenant, mask: Sequence[str]) -> Tenant:
         if path not in MUTABLE_FIELDS:
             raise InvalidRequestError(f"update_mask names {path[:80]!r}: allowed are {allowed}.", field="update_mask")
     return replace(stored, **{path: getattr(given, path) for path in mask})
+
+
+def _check_queue(queue: QueueLimits) -> None:
+    if not 0 <= queue.max_requests <= MAX_QUEUED_REQUESTS:
+        raise _invalid(
+            "queue.max_requests", str(queue.max_requests), f"1 to {MAX_QUEUED_REQUESTS}, or 0 for the replica's own"
+        )
+    if queue.max_wait_ns and not MIN_WAIT_NS <= queue.max_wait_ns <= MAX_WAIT_NS:
+        given = f"{Decimal(queue.max_wait_ns).scaleb(-9).normalize():f} s"
+        raise _invalid("queue.max_wait", given, "0.001 s to 3600 s, or 0 for the replica's own")
 
 
 def _check_at_least(name: str, value: int, least: int, source: str = "") -> None:

@@ -85,6 +85,8 @@ topologySpreadConstraints:
 - name: RAY_AUTH_MODE
   value: disabled
 {{- end }}
+- name: RAY_SERVE_USE_GRPC_BY_DEFAULT
+  value: "1"
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 - name: OMP_WAIT_POLICY

@@ -18,6 +18,7 @@ from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.bench.latency.load import Target, Turn, Work, run_turn
 from reasonserve.bench.local_stack import local_stack
 from reasonserve.stack.paths import StatePaths
+from reasonserve.stack.serving import TRANSPORT
 from reasonserve.stack.state import StackState
 
 NOOP = "reasonserve.bench.latency.noop:create"
@@ -47,7 +48,7 @@ PROCESSES = {BARE: "reasonserve.bench.latency.bare", DIRECT: "reasonserve.bench.
 STACKS: dict[str, tuple[float, dict[str, str]]] = {
     "stack, a chunk a token": (0.0, {}),
     "stack": (20.0, {}),
-    "stack, gRPC inside": (20.0, {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}),
+    "stack, actor calls inside": (20.0, {TRANSPORT: "0"}),
 }
 """Stacks by name: ``chunk_delay_ms``, and variables of the stack's processes."""
 

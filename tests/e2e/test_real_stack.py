@@ -72,6 +72,11 @@ def metadata(key: str) -> tuple[tuple[str, str]]:
     return (("authorization", f"Bearer {key}"),)
 
 
+def holds_nothing(stack: Any, tenant: str) -> bool:
+    seen = stack.tenant_status(tenant)
+    return bool(seen.active_requests == seen.reserved_slots == 0 and stack.used_slots() == 0)
+
+
 def details(error: grpc.RpcError) -> dict[str, Any]:
     """Unpacks the standard error details by type name."""
     raw = dict(error.trailing_metadata())["grpc-status-details-bin"]
@@ -216,12 +221,20 @@ def test_a_killed_client_gives_its_memory_back(stack: Any, wait_for: Any) -> Non
     wait_for(lambda: stack.used_slots() >= BUDGET)
     psutil.Process(process.pid).kill()
 
-    def released() -> bool:
-        seen = stack.tenant_status("doomed")
-        return seen.active_requests == seen.reserved_slots == 0 and stack.used_slots() == 0
-
-    wait_for(released, RELEASE_WITHIN_S)
+    wait_for(lambda: holds_nothing(stack, "doomed"), RELEASE_WITHIN_S)
     process.communicate()
+
+
+def test_a_stream_past_its_deadline_gives_its_memory_back(stack: Any, wait_for: Any) -> None:
+    secret = stack.create_tenant("hurried", limit_slots=2048)
+    wait_for(lambda: stack.used_slots() == 0)
+    deadline = (*metadata(secret), ("x-deadline-ms", "6000"))
+    stream = stack.stub().GenerateStream(long_request(3000), metadata=deadline)
+    assert next(stream).text
+    with pytest.raises(grpc.RpcError) as late:
+        list(stream)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for(lambda: holds_nothing(stack, "hurried"), RELEASE_WITHIN_S)
 
 
 def test_a_request_is_one_connected_trace(stack: Any, key: str, monkeypatch: pytest.MonkeyPatch) -> None:

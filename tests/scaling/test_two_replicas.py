@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.bench.local_stack import LocalStack
-from reasonserve.cli import client
+from reasonserve.cli import client, tracing
 from reasonserve.stack.paths import StatePaths
 from reasonserve.stack.state import StackState
+from reasonserve.telemetry import names
+from reasonserve.telemetry.tree import Record
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -137,6 +140,27 @@ def test_when_an_engine_dies_streams_end_and_whole_answers_are_made_elsewhere(pr
         assert (tokens, code) == (STREAM_TOKENS, grpc.StatusCode.OK) or (
             tokens < STREAM_TOKENS and code is grpc.StatusCode.UNAVAILABLE
         )
+
+
+def run_again(stack: LocalStack) -> list[list[Record]]:
+    """Returns the spans so far of each request that was run again, as the gateway says."""
+    traces = defaultdict[str, list[Record]](list)
+    for span in stack.spans:
+        traces[span["trace_id"]].append(span)
+    return [
+        spans for spans in traces.values() if any(e["name"] == names.EVENT_RETRY for s in spans for e in s["events"])
+    ]
+
+
+def test_a_request_that_was_run_again_is_one_connected_trace(pressure: Pressure) -> None:
+    """One root and no orphan; in it the retry, the second try's admission and the engine that answered."""
+
+    def is_whole(spans: list[Record]) -> bool:
+        attempts = {span["attributes"].get(names.ATTEMPT) for span in spans}
+        answered = any(names.FINISH_REASONS in span["attributes"] for span in spans)
+        return tracing.is_connected(spans) and 1 in attempts and answered
+
+    wait_until(lambda: bool(again := run_again(pressure.stack)) and all(map(is_whole, again)))
 
 
 def test_without_pressure_the_second_replica_is_drained_and_goes(pressure: Pressure) -> None:

@@ -1,4 +1,4 @@
-"""A real gRPC server around a real SQLite file; only the clock is ours."""
+"""A real gRPC server around a real SQLite file; only the clocks are ours."""
 
 import os
 import re
@@ -35,7 +35,7 @@ TTL_S = 10.0
 
 @dataclass
 class Clock:
-    """Seconds that pass when a test says so."""
+    """Seconds, or nanoseconds of the day, that pass when a test says so."""
 
     now: float = 1000.0
 
@@ -52,6 +52,7 @@ class Cluster:
     channel: grpc.aio.Channel
     stubs: controller_client.Stubs
     admin: tuple
+    wall: Clock
 
     async def call(self, method, request):
         return await method(request, metadata=self.admin)
@@ -188,16 +189,15 @@ def database_url(database_path):
 
 @pytest.fixture
 async def cluster(database_url):
-    clock, store = Clock(), Store(database_url)
-    controller = Controller(lease_ttl_s=TTL_S, clock=clock)
+    clock, wall, store = Clock(), Clock(1_900_000_000 * 10**9), Store(database_url)
+    controller = Controller(lease_ttl_s=TTL_S, clock=clock, wall_clock=wall)
     await controller.lead(store)
     server, _ = build_server(controller, Tokens(admin=TOKEN, operator=OPERATOR_TOKEN))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with controller_client.open_channel(f"127.0.0.1:{port}") as channel:
-        yield Cluster(
-            controller, clock, channel, controller_client.stubs(channel), controller_client.admin_metadata(TOKEN)
-        )
+        stubs = controller_client.stubs(channel)
+        yield Cluster(controller, clock, channel, stubs, controller_client.admin_metadata(TOKEN), wall)
     controller.close()
     await server.stop(None)
     controller.ledger.check_integrity()

@@ -5,6 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ SIZES = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A controller process with a tenant, a revoked key, a deleted tenant's key and a watcher of its log."""
+    """A controller process with a tenant, keys of every bad kind and a watcher of its log."""
     # No lease lapses meanwhile, which would be a change of its own.
     controller = ControllerProcess(tmp_path_factory.mktemp("fuzz"), lease_ttl_s=300)
     controller.start()
@@ -47,6 +48,8 @@ def server(tmp_path_factory):
     keys = [admin.call(tenants.CreateTenantKey, tenant_pb.CreateTenantKeyRequest(tenant_id="acme")) for _ in range(2)]
     revoke = tenant_pb.RevokeTenantKeyRequest(tenant_id="acme", key_id=keys[1].key_id)
     admin.call(tenants.RevokeTenantKey, revoke)
+    short = tenant_pb.CreateTenantKeyRequest(tenant_id="acme", ttl=Duration(nanos=1))
+    keys.append(admin.call(tenants.CreateTenantKey, short))
     acme.tenant_id = "gone"
     admin.call(tenants.CreateTenant, tenant_pb.CreateTenantRequest(tenant=acme))
     keys.append(admin.call(tenants.CreateTenantKey, tenant_pb.CreateTenantKeyRequest(tenant_id="gone")))
@@ -165,7 +168,7 @@ def test_bytes_that_are_no_message_are_refused(server, path, data):
         assert _state(admin) == before
 
 
-TOKENS = st.sampled_from(["revoked", "of a deleted tenant", "broken", "no scheme"]) | st.text(
+TOKENS = st.sampled_from(["revoked", "expired", "of a deleted tenant", "broken", "no scheme"]) | st.text(
     st.characters(min_codepoint=33, max_codepoint=126), max_size=60
 )
 
@@ -176,8 +179,9 @@ TOKENS = st.sampled_from(["revoked", "of a deleted tenant", "broken", "no scheme
 def test_a_stranger_changes_nothing(server, path, token, data):
     controller, admin = server
     before = _state(admin)
-    key, revoked, deleted = controller.keys
-    presented = {"revoked": revoked, "of a deleted tenant": deleted, "broken": key[:-1] + "!"}.get(token, token)
+    key, *bad = controller.keys
+    kinds = ("revoked", "expired", "of a deleted tenant", "broken")
+    presented = dict(zip(kinds, [*bad, key[:-1] + "!"], strict=True)).get(token, token)
     metadata = (("authorization", key),) if token == "no scheme" else admin_metadata(presented)
     request = data.draw(messages(METHODS[path].input_type))
     error = _send(controller.channel, path, metadata, [request.SerializeToString()])

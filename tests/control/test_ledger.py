@@ -86,7 +86,7 @@ def test_after_a_restart_a_single_replica_has_its_lease_back_at_once():
 
 def test_integrity_finds_a_key_without_its_tenant():
     ledger = _with_tenant()
-    ledger.apply(ledger.add_key(Key(key_id="k", tenant_id="a", secret_hash="h")))
+    ledger.apply(ledger.add_key(Key(key_id="k", tenant_id="a", secret_hash="h"), now_ns=0))
     broken = ledger.state.snapshot()
     with pytest.raises(AssertionError, match="a key without its tenant"):
         State(type(broken)(revision=broken.revision, keys=broken.keys))

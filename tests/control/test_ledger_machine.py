@@ -103,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(tenant_id=TENANT_IDS, number=st.integers(0, 4))
     def add_key(self, tenant_id, number):
-        self.do(lambda: self.ledger.add_key(Key(key_id=f"k{number}", tenant_id=tenant_id, secret_hash="h")))
+        self.do(lambda: self.ledger.add_key(Key(key_id=f"k{number}", tenant_id=tenant_id, secret_hash="h"), now_ns=0))
 
     @rule(tenant_id=TENANT_IDS, number=st.integers(0, 4))
     def revoke_key(self, tenant_id, number):

@@ -69,10 +69,10 @@ def test_an_empty_database_is_an_empty_ledger(store):
 def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.create_tenant(_tenant()))
     do(ledger.create_tenant(_tenant("gone", limit=2**62)))
-    do(ledger.add_key(Key(key_id="k0", tenant_id="acme", secret_hash="h0")))
-    do(ledger.add_key(Key(key_id="k3", tenant_id="acme", secret_hash="h3", expire_ns=2**62)))
-    do(ledger.add_key(Key(key_id="k1", tenant_id="acme", secret_hash="h1")))
-    do(ledger.add_key(Key(key_id="k2", tenant_id="gone", secret_hash="h2")))
+    do(ledger.add_key(Key(key_id="k0", tenant_id="acme", secret_hash="h0"), now_ns=0))
+    do(ledger.add_key(Key(key_id="k3", tenant_id="acme", secret_hash="h3", expire_ns=2**62), now_ns=0))
+    do(ledger.add_key(Key(key_id="k1", tenant_id="acme", secret_hash="h1"), now_ns=0))
+    do(ledger.add_key(Key(key_id="k2", tenant_id="gone", secret_hash="h2"), now_ns=0))
     do(ledger.update_tenant(_tenant(limit=50), mask=["limit_slots"], etag=""))
     do(ledger.revoke_key("acme", "k1"))
     do(ledger.delete_tenant("gone"))
@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_nothing_behind(do, store, ledger, database_url):
     do(ledger.create_tenant(_tenant()))
     _execute(database_url, "DROP TABLE tenant_keys")
     with pytest.raises(errors.UnavailableError):
-        store.write(ledger.add_key(Key(key_id="k", tenant_id="acme", secret_hash="h")))
+        store.write(ledger.add_key(Key(key_id="k", tenant_id="acme", secret_hash="h"), now_ns=0))
     assert ledger.state.revision == 1
     assert _execute(database_url, "SELECT revision FROM meta") == [(1,)]
 

@@ -47,6 +47,7 @@ class Controller:
     Args:
         lease_ttl_s: A lease lapses this long after its last report.
         clock: Seconds, never going back.
+        wall_clock: Nanoseconds since the epoch; tenants' keys expire by it.
         declared_slots: Capacity that guarantees are checked against; 0 means that of the live replicas.
     """
 
@@ -55,11 +56,13 @@ class Controller:
         *,
         lease_ttl_s: float,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
         declared_slots: int = 0,
     ) -> None:
         self._lease_ttl_s = lease_ttl_s
         self._declared_slots = declared_slots
         self._clock = clock
+        self._wall_clock = wall_clock
         self._led: _Led | None = None
         self._writing = asyncio.Lock()
         self._waiting: set[asyncio.Event] = set()
@@ -110,6 +113,10 @@ class Controller:
     def now(self) -> float:
         """Returns the clock that leases run on, in seconds."""
         return self._clock()
+
+    def now_ns(self) -> int:
+        """Returns the clock that tenants' keys expire by, in nanoseconds since the epoch."""
+        return self._wall_clock()
 
     async def commit(self, plan: Callable[[], Change], then: Callable[[Change], None] | None = None) -> Change:
         """Makes a change durable, then true, then runs `then`; all or nothing.

@@ -21,7 +21,7 @@ class Keyring:
         self._verified = VerifiedKeys()
 
     async def resolve(self, presented: str) -> Key | None:
-        """Returns the stored key; None when it is unknown or revoked.
+        """Returns the stored key; None when it is unknown, revoked or expired.
 
         Raises:
             UnavailableError: This controller stands by.
@@ -30,13 +30,13 @@ class Keyring:
         key_id = self._verified.key_id(presented)
         if key_id is None:
             parsed = parse_key(presented)
-            stored = state.key(parsed.key_id) if parsed else None
+            stored = state.valid_key(parsed.key_id, self._controller.now_ns()) if parsed else None
             if parsed is None or stored is None or not await _is_secret_of(parsed, stored):
                 return None
             key_id = stored.key_id
             self._verified.add(presented, key_id)
-        # Looked up after the wait: the key may have been revoked meanwhile.
-        return state.key(key_id)
+        # Looked up after the wait: the key may have been revoked or have expired meanwhile.
+        return state.valid_key(key_id, self._controller.now_ns())
 
 
 async def _is_secret_of(parsed: ParsedKey, stored: Key) -> bool:

@@ -61,7 +61,7 @@ def verify_secret(secret: str, secret_hash: str) -> bool:
 class VerifiedKeys:
     """Keys that were verified before, by SHA-256, so that a repeated one costs no Argon2.
 
-    It holds no permission: the caller still looks the key id up, so a revoked key fails at once.
+    It holds no permission: the caller still looks the key id up, so a revoked or expired key fails at once.
 
     Args:
         max_keys: The least recently presented ones are forgotten beyond this.

@@ -18,6 +18,9 @@ from reasonserve.controller.state import State
 from reasonserve.controller.tenants import check_guarantees, check_tenant, merge, overcommit
 from reasonserve.errors import AlreadyExistsError, NotFoundError, PreconditionError, StaleEtagError
 
+KEPT_NS = 30 * 86_400 * 10**9
+"""An expired key is listed this long, so that its tenant can be told why it is refused."""
+
 
 class Ledger:
     """Tenants, keys, profiles and leases.
@@ -115,8 +118,8 @@ class Ledger:
         """
         return self._plan(records.TenantGone(self._state.tenant(tenant_id).tenant_id))
 
-    def add_key(self, key: Key) -> Change:
-        """Plans a new key.
+    def add_key(self, key: Key, *, now_ns: int) -> Change:
+        """Plans a new key, and the end of the tenant's keys that expired `KEPT_NS` ago; nanoseconds since the epoch.
 
         Raises:
             NotFoundError: There is no such tenant.
@@ -125,7 +128,8 @@ class Ledger:
         self._state.tenant(key.tenant_id)
         if self._state.key(key.key_id):
             raise AlreadyExistsError(f"Key {key.key_id} exists: retry for another.")
-        return self._plan(records.KeyPut(key))
+        old = (kept for kept in self._state.keys_of(key.tenant_id) if kept.is_expired(now_ns - KEPT_NS))
+        return self._plan(*(records.KeyGone(kept.key_id, kept.tenant_id) for kept in old), records.KeyPut(key))
 
     def revoke_key(self, tenant_id: str, key_id: str) -> Change:
         """Plans the end of a key.

@@ -11,7 +11,7 @@ from reasonserve.controller.keyring import Keyring
 from reasonserve.controller.keys import make_key
 from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Key
-from reasonserve.controller.translate import answered, from_tenant, to_tenant
+from reasonserve.controller.translate import answered, from_tenant, to_expire_ns, to_tenant, to_timestamp
 from reasonserve.controller.usage import all_usage, in_turns, tenant_usage
 from reasonserve.errors import NotFoundError
 
@@ -71,10 +71,12 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
     async def CreateTenantKey(self, request: tenant_pb.CreateTenantKeyRequest) -> tenant_pb.CreateTenantKeyResponse:
         """Creates a key and shows its secret, this once."""
         self._ledger.state.tenant(request.tenant_id)
+        now_ns = self._controller.now_ns()
+        expire_ns = to_expire_ns(request, now_ns=now_ns)
         made = await asyncio.to_thread(make_key)
-        key = Key(key_id=made.key_id, tenant_id=request.tenant_id, secret_hash=made.secret_hash)
-        await self._controller.commit(lambda: self._ledger.add_key(key))
-        return tenant_pb.CreateTenantKeyResponse(key_id=made.key_id, key=made.key)
+        key = Key(key_id=made.key_id, tenant_id=request.tenant_id, secret_hash=made.secret_hash, expire_ns=expire_ns)
+        await self._controller.commit(lambda: self._ledger.add_key(key, now_ns=now_ns))
+        return tenant_pb.CreateTenantKeyResponse(key_id=made.key_id, key=made.key, expire_time=to_timestamp(expire_ns))
 
     @answered
     async def RevokeTenantKey(self, request: tenant_pb.RevokeTenantKeyRequest) -> tenant_pb.RevokeTenantKeyResponse:
@@ -87,8 +89,12 @@ class TenantServicer(tenant_grpc.TenantServiceServicer):
         """Resolves a key to its tenant."""
         key = await self._keyring.resolve(request.key)
         if key is None:
-            raise NotFoundError("The key is unknown or revoked: ask for a new one.", field="key")
-        return tenant_pb.ResolveTenantKeyResponse(tenant=self._stored(key.tenant_id), key_id=key.key_id)
+            raise NotFoundError("The key is unknown, revoked or expired: ask for a new one.", field="key")
+        response = tenant_pb.ResolveTenantKeyResponse(tenant=self._stored(key.tenant_id), key_id=key.key_id)
+        if key.expire_ns is not None:
+            # A duration: the gateway's clock may show another time of day.
+            response.ttl.FromNanoseconds(max(0, key.expire_ns - self._controller.now_ns()))
+        return response
 
     @answered
     async def ListTenantUsage(self, request: tenant_pb.ListTenantUsageRequest) -> tenant_pb.ListTenantUsageResponse:

@@ -69,6 +69,11 @@ class State:
         """Returns a key, or None when it is unknown or revoked."""
         return self._keys.get(key_id)
 
+    def valid_key(self, key_id: str, now_ns: int) -> Key | None:
+        """Returns a key, or None when it is unknown, revoked or, at a time in nanoseconds since the epoch, expired."""
+        key = self._keys.get(key_id)
+        return None if key is None or key.is_expired(now_ns) else key
+
     def keys_of(self, tenant_id: str) -> tuple[Key, ...]:
         """Returns a tenant's keys by id."""
         return tuple(self._keys[k] for k in sorted(self._keys_of.get(tenant_id, ())))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from reasonserve import status
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
@@ -23,6 +24,7 @@ _MAX_REPLICA_ID = 128
 _MAX_NAME = 4096
 MAX_SLOTS = 2**31 - 1
 """Of a replica; the split counts on it, and no pool comes near it."""
+MAX_KEY_TTL_S = 3650 * 86_400
 _MAX_COUNT = 2**53
 _USE_FIELDS = (
     ("reserved_slots", MAX_SLOTS),
@@ -92,8 +94,35 @@ def from_tenant(tenant: Tenant, keys: Iterable[Key] = ()) -> tenant_pb.Tenant:
             min_tokens=budget.min_tokens, default_tokens=budget.default_tokens, max_tokens=budget.max_tokens
         ),
         etag=tenant.etag,
-        keys=[tenant_pb.TenantKey(key_id=key.key_id) for key in keys],
+        keys=[tenant_pb.TenantKey(key_id=key.key_id, expire_time=to_timestamp(key.expire_ns)) for key in keys],
     )
+
+
+def to_expire_ns(request: tenant_pb.CreateTenantKeyRequest, *, now_ns: int) -> int | None:
+    """Returns when the key that is asked for expires, in nanoseconds since the epoch; None: never.
+
+    Raises:
+        InvalidRequestError: The time to live is out of range.
+    """
+    if not request.HasField("ttl"):
+        return None
+    ttl_ns = request.ttl.ToNanoseconds()
+    if not (0 < ttl_ns <= MAX_KEY_TTL_S * 10**9 and 0 <= request.ttl.nanos < 10**9):
+        raise InvalidRequestError(
+            f"ttl: given {request.ttl.seconds} s and {request.ttl.nanos} ns; allowed is more than 0 s, at most "
+            f"{MAX_KEY_TTL_S} s (3650 days). Leave it out for a key that holds until it is revoked.",
+            field="ttl",
+        )
+    return now_ns + ttl_ns
+
+
+def to_timestamp(wall_ns: int | None) -> Timestamp | None:
+    """Writes a time in nanoseconds since the epoch; None where there is none."""
+    if wall_ns is None:
+        return None
+    message = Timestamp()
+    message.FromNanoseconds(wall_ns)
+    return message
 
 
 def from_profile(profile: Profile, *, active: bool) -> profile_pb.Profile:

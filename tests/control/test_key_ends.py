@@ -16,6 +16,7 @@ from reasonserve.controller.ledger import Ledger
 from reasonserve.controller.records import Key, RequestBudget, Snapshot, Tenant
 from reasonserve.controller.translate import to_expire_ns
 from reasonserve.controller_client import admin_metadata
+from reasonserve.gateway.auth import Authenticator, to_owner
 
 DAY_NS = 86_400 * 10**9
 NEAR = st.integers(-2, 2)
@@ -117,6 +118,30 @@ async def test_a_key_that_expires_while_it_is_verified_is_refused(cluster, monke
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.UNAUTHENTICATED,
     }
+
+
+async def test_a_gateway_refuses_a_key_at_its_end_and_not_a_cache_time_later(cluster):
+    async def resolve(key):
+        asked.append(key)
+        try:
+            return to_owner(await _resolve(cluster, key))
+        except grpc.aio.AioRpcError as error:
+            raise status.from_rpc_error(error) from None
+
+    asked = []
+    await cluster.add_tenant("acme")
+    made, endless = await _new_key(cluster, seconds=60), await _new_key(cluster)
+    cluster.wall.now += 58 * 10**9
+    gateway = Authenticator(resolve, key_cache_s=5.0, clock=cluster.clock)
+    for passed in (0, 1.9, 2):
+        cluster.clock.now = 1000 + passed
+        assert await gateway.tenant_of(endless.key) == "acme"
+        if passed < 2:
+            assert await gateway.tenant_of(made.key) == "acme"
+    assert asked == [endless.key, made.key]
+    cluster.wall.now += 2 * 10**9
+    with pytest.raises(errors.UnauthenticatedError):
+        await gateway.tenant_of(made.key)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Whose key it is: caching, revocation, and a controller that is away."""
 
 import asyncio
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reasonserve.errors import NotFoundError, UnauthenticatedError, UnavailableError
-from reasonserve.gateway.auth import Authenticator, bearer_key
+from reasonserve.gateway.auth import Authenticator, Owner, bearer_key
 
 
 class Controller:
@@ -13,6 +16,7 @@ class Controller:
 
     def __init__(self):
         self.keys = {"good": "acme"}
+        self.ends = {}
         self.away = False
         self.asked = 0
         self.now = 0.0
@@ -26,7 +30,10 @@ class Controller:
             raise UnavailableError("away")
         if key not in self.keys:
             raise NotFoundError("no such key")
-        return self.keys[key]
+        ttl_s = self.ends.get(key, math.inf) - self.now
+        if ttl_s <= 0:
+            raise NotFoundError("expired")
+        return Owner(self.keys[key], ttl_s)
 
 
 @pytest.fixture
@@ -69,6 +76,47 @@ async def test_a_revoked_key_stops_working_when_its_cache_expires(auth, controll
     controller.away = True  # and is not honoured as stale either
     controller.now = 7.0
     with pytest.raises(UnavailableError):
+        await auth.tenant_of("good")
+
+
+@given(end=st.integers(1, 700), times=st.lists(st.tuples(st.integers(0, 700), st.booleans())).map(sorted))
+async def test_no_key_outlives_its_end_whether_the_controller_is_there_or_away(end, times):
+    controller = Controller()
+    controller.ends["good"] = end
+    auth = Authenticator(controller.resolve, key_cache_s=5.0, clock=lambda: controller.now)
+    await auth.tenant_of("good")
+    for controller.now, controller.away in times:
+        try:
+            assert await auth.tenant_of("good") == "acme"
+        except UnauthenticatedError:
+            assert controller.now >= end
+        except UnavailableError:
+            assert controller.away
+        else:
+            assert controller.now < end
+
+
+async def test_a_key_that_expired_is_refused_for_good_when_the_controller_cannot_be_asked(auth, controller):
+    controller.ends["good"] = 3.0
+    await auth.tenant_of("good")
+    controller.away = True
+    controller.now = 2.9
+    assert await auth.tenant_of("good") == "acme"
+    for controller.now in (3.0, 4.0, 599.0, 2000.0):
+        with pytest.raises(UnauthenticatedError, match="unknown, revoked or expired"):
+            await auth.tenant_of("good")
+
+
+async def test_the_rest_of_a_key_is_counted_from_the_question(controller):
+    async def slow(key):
+        owner = await controller.resolve(key)
+        controller.now += 4.0
+        return owner
+
+    auth = Authenticator(slow, key_cache_s=5.0, clock=lambda: controller.now)
+    controller.ends["good"] = 3.0
+    assert await auth.tenant_of("good") == "acme"
+    with pytest.raises(UnauthenticatedError):
         await auth.tenant_of("good")
 
 
@@ -115,9 +163,9 @@ async def test_keys_are_not_kept(auth):
 
 async def test_an_answer_is_as_old_as_its_question(controller):
     async def slow(key):
-        tenant_id = await controller.resolve(key)
+        owner = await controller.resolve(key)
         controller.now += 4.0  # revoked now, after the controller looked and before its answer came
-        return tenant_id
+        return owner
 
     auth = Authenticator(slow, key_cache_s=5.0, clock=lambda: controller.now)
     assert await auth.tenant_of("good") == "acme"

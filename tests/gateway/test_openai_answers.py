@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from reasonserve.gateway.auth import Authenticator
+from reasonserve.gateway.auth import Authenticator, Owner
 from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.openai.app import build_app
 from reasonserve.gateway.service import GatewayService
@@ -78,7 +78,7 @@ class Recorder:
 @pytest.fixture
 async def client():
     async def resolve(key):
-        return "acme"
+        return Owner("acme")
 
     service = GatewayService(
         model="m",

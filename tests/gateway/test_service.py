@@ -7,7 +7,7 @@ import pytest
 
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.errors import InvalidRequestError, UnavailableError
-from reasonserve.gateway.auth import Authenticator
+from reasonserve.gateway.auth import Authenticator, Owner
 from reasonserve.gateway.errors import DeadlinePassedError
 from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.service import GatewayService
@@ -80,7 +80,7 @@ def service(*items):
     recorder, replicas = Recorder(), Replicas(*items)
 
     async def resolve(key):
-        return "acme"
+        return Owner("acme")
 
     made = GatewayService(
         model="m",

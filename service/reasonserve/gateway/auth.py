@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.errors import NotFoundError, ReasonServeError, UnauthenticatedError, UnavailableError
 
 STALE_KEY_S = 600.0
@@ -27,10 +29,29 @@ Metadata = Iterable[tuple[str, str | bytes]]
 logger = logging.getLogger(__name__)
 
 
+class Owner(NamedTuple):
+    """Whose key it is.
+
+    Attributes:
+        tenant_id: The tenant's id.
+        ttl_s: How much longer the key is valid, in seconds, from a moment after the question.
+    """
+
+    tenant_id: str
+    ttl_s: float = math.inf
+
+
 class _Verdict(NamedTuple):
     tenant_id: str | None  # None: the key is refused
     at: float  # when the controller was asked: a key revoked since then is known to be so one cache time later
+    ends_at: float = math.inf  # never after the key's end: its rest is counted from the question
     stale: bool = False
+
+
+def to_owner(response: tenant_pb.ResolveTenantKeyResponse) -> Owner:
+    """Reads the controller's answer."""
+    ttl_s = response.ttl.ToNanoseconds() / 1e9 if response.HasField("ttl") else math.inf
+    return Owner(response.tenant.tenant_id, ttl_s)
 
 
 def bearer_key(metadata: Metadata) -> str:
@@ -51,7 +72,7 @@ class Authenticator:
     """Resolves keys to tenants.
 
     Args:
-        resolve: Asks the controller for a key's tenant id; raises ``NotFoundError`` for an unknown key and any
+        resolve: Asks the controller for a key's owner; raises ``NotFoundError`` for an unknown key and any
             other ``ReasonServeError`` when it cannot be asked.
         key_cache_s: How long a verdict is trusted.
         checked: Told how each key was judged: hit, miss, stale or refused.
@@ -60,7 +81,7 @@ class Authenticator:
 
     def __init__(
         self,
-        resolve: Callable[[str], Awaitable[str]],
+        resolve: Callable[[str], Awaitable[Owner]],
         *,
         key_cache_s: float,
         checked: Callable[[str], None] = lambda _: None,
@@ -80,7 +101,7 @@ class Authenticator:
         """Returns the id of the tenant whose key it is.
 
         Raises:
-            UnauthenticatedError: The key is unknown or revoked.
+            UnauthenticatedError: The key is unknown, revoked or expired.
             UnavailableError: The controller cannot be asked and the key was not verified before.
         """
         digest = hashlib.blake2b(key.encode(), key=self._secret).digest()
@@ -96,7 +117,7 @@ class Authenticator:
             verdict = await asyncio.shield(task)
         self._checked("refused" if verdict.tenant_id is None else "stale" if verdict.stale else result)
         if verdict.tenant_id is None:
-            raise UnauthenticatedError("The tenant key is unknown or revoked; ask for a new one.")
+            raise UnauthenticatedError("The tenant key is unknown, revoked or expired; ask for a new one.")
         return verdict.tenant_id
 
     def _settle(self, digest: bytes, done: asyncio.Task[_Verdict]) -> None:
@@ -106,7 +127,8 @@ class Authenticator:
 
     def _cached(self, digest: bytes) -> _Verdict | None:
         now = self._clock()
-        if (verdict := self._verified.get(digest)) and now - verdict.at < self._key_cache_s:
+        verdict = self._verified.get(digest)
+        if verdict and now - verdict.at < self._key_cache_s and now < verdict.ends_at:
             return verdict
         if (verdict := self._refused.get(digest)) and now - verdict.at < min(self._key_cache_s, REFUSED_KEY_CACHE_S):
             return verdict
@@ -115,17 +137,20 @@ class Authenticator:
     async def _ask(self, digest: bytes, key: str) -> _Verdict:
         asked_at = self._clock()
         try:
-            verdict = _Verdict(await self._resolve(key), asked_at)
+            owner = await self._resolve(key)
         except NotFoundError:
             self._verified.pop(digest, None)
             return self._remember(self._refused, digest, _Verdict(None, asked_at))
         except ReasonServeError as error:
             stale = self._verified.get(digest)
             logger.warning("The controller could not be asked for a key (%s).", type(error).__name__)
-            if stale is not None and self._clock() - stale.at < STALE_KEY_S:
+            now = self._clock()
+            if stale is not None and now >= stale.ends_at:
+                return _Verdict(None, asked_at)
+            if stale is not None and now - stale.at < STALE_KEY_S:
                 return stale._replace(stale=True)
             raise UnavailableError("Keys cannot be checked at the moment; retry in a few seconds.") from error
-        return self._remember(self._verified, digest, verdict)
+        return self._remember(self._verified, digest, _Verdict(owner.tenant_id, asked_at, asked_at + owner.ttl_s))
 
     @staticmethod
     def _remember(cache: OrderedDict[bytes, _Verdict], digest: bytes, verdict: _Verdict) -> _Verdict:

@@ -16,7 +16,7 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.config import ServiceConfig
 from reasonserve.controller_client import admin_metadata, open_channel, read_admin_token, stubs
-from reasonserve.gateway.auth import Authenticator
+from reasonserve.gateway.auth import Authenticator, Owner, to_owner
 from reasonserve.gateway.errors import reported
 from reasonserve.gateway.failover import Failover
 from reasonserve.gateway.observe import Requests
@@ -110,15 +110,14 @@ class Gateway:
         """Returns the HTTP application."""
         return build_app(self._service, max_body_bytes=self._max_input_bytes)
 
-    async def _resolve(self, key: str) -> str:
+    async def _resolve(self, key: str) -> Owner:
         """Asks the controller whose key it is; errors as ``Authenticator`` wants them."""
         request = tenant_pb.ResolveTenantKeyRequest(key=key)
         try:
             response = await self._tenants.ResolveTenantKey(request, metadata=self._metadata, timeout=RESOLVE_TIMEOUT_S)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
-        tenant_id: str = response.tenant.tenant_id
-        return tenant_id
+        return to_owner(response)
 
     async def __del__(self) -> None:
         """Closes the channel; Ray Serve awaits it once the running requests have ended."""

@@ -17,7 +17,7 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.bench.latency.bare import serve
 from reasonserve.bench.latency.noop import NoopEngine
-from reasonserve.gateway.auth import Authenticator
+from reasonserve.gateway.auth import Authenticator, Owner
 from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.service import GatewayService
 from reasonserve.replica.admission import Admission
@@ -91,8 +91,8 @@ class Direct(pb_grpc.GenerationServiceServicer):
             yield response
 
 
-async def _resolve(_: str) -> str:
-    return TENANT
+async def _resolve(_: str) -> Owner:
+    return Owner(TENANT)
 
 
 if __name__ == "__main__":

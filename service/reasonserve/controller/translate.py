@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from reasonserve import status
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
 from reasonserve.api.v1 import profile_service_pb2 as profile_pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
-from reasonserve.controller.records import Key, Profile, Report, RequestBudget, Tenant, TenantUse
+from reasonserve.controller.records import Key, Profile, QueueLimits, Report, RequestBudget, Tenant, TenantUse
 from reasonserve.controller.tenants import is_control
 from reasonserve.errors import InvalidRequestError
 
@@ -67,7 +68,11 @@ def answered(
 
 
 def to_tenant(message: tenant_pb.Tenant) -> Tenant:
-    """Reads a tenant; the ledger checks its fields."""
+    """Reads a tenant; the ledger checks its fields.
+
+    Raises:
+        InvalidRequestError: The longest wait is no valid duration.
+    """
     budget = message.request_budget
     return Tenant(
         tenant_id=message.tenant_id,
@@ -78,6 +83,7 @@ def to_tenant(message: tenant_pb.Tenant) -> Tenant:
         request_budget=RequestBudget(
             min_tokens=budget.min_tokens, default_tokens=budget.default_tokens, max_tokens=budget.max_tokens
         ),
+        queue=_to_queue(message.queue),
     )
 
 
@@ -94,6 +100,9 @@ def from_tenant(tenant: Tenant, keys: Iterable[Key] = ()) -> tenant_pb.Tenant:
             min_tokens=budget.min_tokens, default_tokens=budget.default_tokens, max_tokens=budget.max_tokens
         ),
         etag=tenant.etag,
+        queue=tenant_pb.QueueLimits(
+            max_requests=tenant.queue.max_requests, max_wait=_to_duration(tenant.queue.max_wait_ns)
+        ),
         keys=[tenant_pb.TenantKey(key_id=key.key_id, expire_time=to_timestamp(key.expire_ns)) for key in keys],
     )
 
@@ -205,3 +214,22 @@ def _to_uses(demands: Iterable[lease_pb.TenantDemand]) -> dict[str, TenantUse]:
 def _check_range(field: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InvalidRequestError(f"{field}: given {value}; allowed is {least} to {most}.", field=field)
+
+
+def _to_queue(message: tenant_pb.QueueLimits) -> QueueLimits:
+    wait = message.max_wait
+    if not 0 <= wait.nanos < 10**9:
+        field = "tenant.queue.max_wait"
+        raise InvalidRequestError(
+            f"{field}: given {wait.seconds} s and {wait.nanos} ns; allowed are 0 to 999999999 ns.", field=field
+        )
+    return QueueLimits(max_requests=message.max_requests, max_wait_ns=wait.ToNanoseconds())
+
+
+def _to_duration(span_ns: int) -> Duration | None:
+    """Writes a span; None where it is 0, which is left unset."""
+    if not span_ns:
+        return None
+    message = Duration()
+    message.FromNanoseconds(span_ns)
+    return message

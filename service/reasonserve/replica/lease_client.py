@@ -23,10 +23,11 @@ from reasonserve.api.v1 import lease_service_pb2 as pb
 from reasonserve.controller_client import admin_metadata, open_channel, stubs
 from reasonserve.errors import UnavailableError
 from reasonserve.kv import Handshake
-from reasonserve.replica.admission import Admission, Lease, TenantUse
+from reasonserve.replica.admission import Admission, TenantUse
 from reasonserve.replica.desk import Desk
+from reasonserve.replica.lease_messages import to_demand, to_lease
 from reasonserve.replica.protocol import EngineLoad
-from reasonserve.replica.sizing import QueueLimits, TenantTerms
+from reasonserve.replica.sizing import QueueLimits
 
 MIN_REPORT_GAP_S = 0.1
 """A burst of admissions and releases becomes one report."""
@@ -71,7 +72,7 @@ class LeaseClient:
         admission: Where use is read.
         desk: Where leases are put in force.
         load: Returns how full the engine is.
-        queue: How a tenant's requests may wait here.
+        queue: How requests may wait here of a tenant that has no limits of its own.
     """
 
     def __init__(
@@ -218,7 +219,7 @@ class LeaseClient:
         uses = {use.tenant_id: use for use in self._admission.use(now=now)}
         claims = {} if self._applied_seq else self._admission.leases_in_force(now=now)
         idle = {tenant_id: TenantUse(tenant_id=tenant_id) for tenant_id in claims if tenant_id not in uses}
-        return [_to_demand(use, claims.get(tenant_id, 0)) for tenant_id, use in (uses | idle).items()]
+        return [to_demand(use, claims.get(tenant_id, 0)) for tenant_id, use in (uses | idle).items()]
 
     def _apply(self, response: pb.LeaseResponse) -> None:
         """Puts an answer in force; one that took slots away is confirmed at once, so that another may have them."""
@@ -244,42 +245,6 @@ class LeaseClient:
         self._answered = (report_seq, ttl_s)
         self._sent = {seq: sent_at for seq, sent_at in self._sent.items() if seq >= report_seq}
         return self._sent[report_seq], ttl_s
-
-
-def to_lease(response: pb.LeaseResponse, queue: QueueLimits) -> Lease:
-    """Returns a response as plain data, with what this replica adds to it."""
-    return Lease(
-        epoch=response.epoch,
-        ttl_s=response.ttl.ToNanoseconds() / 1e9,
-        num_replicas=response.num_replicas,
-        tenants={
-            granted.tenant.tenant_id: TenantTerms(
-                tenant_id=granted.tenant.tenant_id,
-                slots=granted.slots,
-                guaranteed_slots=granted.tenant.guaranteed_slots,
-                limit_slots=granted.tenant.limit_slots,
-                min_tokens=granted.tenant.request_budget.min_tokens,
-                default_tokens=granted.tenant.request_budget.default_tokens,
-                max_tokens=granted.tenant.request_budget.max_tokens,
-                weight=max(1, granted.tenant.weight),
-                queue=queue,
-            )
-            for granted in response.tenants
-        },
-    )
-
-
-def _to_demand(use: TenantUse, leased_slots: int) -> pb.TenantDemand:
-    return pb.TenantDemand(
-        tenant_id=use.tenant_id,
-        reserved_slots=use.reserved_slots,
-        wanted_slots=use.wanted_slots,
-        active_requests=use.active_requests,
-        refused_requests=use.refused_requests,
-        leased_slots=leased_slots,
-        queued_requests=use.queued_requests,
-        squeezed_slots=use.squeezed_slots,
-    )
 
 
 async def _next(responses: AsyncIterator[pb.LeaseResponse]) -> pb.LeaseResponse:

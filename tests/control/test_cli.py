@@ -1,14 +1,21 @@
 """The verbs of the command line against a real controller process."""
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from reasonserve import controller_client
+from reasonserve import controller_client, errors
 from reasonserve.api.v1 import lease_service_pb2 as lease_pb
+from reasonserve.api.v1 import tenant_service_pb2 as pb
 from reasonserve.cli.main import app
+from reasonserve.cli.tenant_key import key_request, show_keys
 from reasonserve.models import profiles
 
 
@@ -88,6 +95,58 @@ def test_numbers_that_no_message_carries_are_refused(run, options, said):
     assert refused.exit_code in (1, 2)
     assert said in refused.stderr
     assert "No tenants yet" in run("tenant", "list").stdout
+
+
+def test_a_key_may_have_an_end_which_is_shown(run):
+    created = _create(run, "--key-ttl", "12h").stdout
+    made = json.loads(run("tenant", "key", "create", "team-a", "--ttl", "30d", "--json").stdout)
+    endless = json.loads(run("tenant", "key", "create", "team-a", "--json").stdout)
+    end = datetime.fromisoformat(made["expire_time"])
+    assert timedelta(days=29) < end - datetime.now(UTC) <= timedelta(days=30)
+    assert "expire_time" not in endless
+    keys = json.loads(run("tenant", "show", "team-a", "--json").stdout)["tenant"]["keys"]
+    assert {key["key_id"]: key.get("expire_time") for key in keys}.items() >= {
+        (made["key_id"], made["expire_time"]),
+        (endless["key_id"], None),
+    }
+    shown = " ".join(run("tenant", "show", "team-a").stdout.split())
+    (first,) = re.findall(r"Key (\w+), valid until (.+ UTC), shown only now", created)
+    last = (made["key_id"], f"{end:%Y-%m-%d %H:%M:%S} UTC")
+    for listed in (first, last, (endless["key_id"], "it is revoked")):
+        assert " ".join(listed) in shown
+    assert "expired" not in shown
+
+
+@pytest.mark.parametrize("command", [("create", "team-a", "--key-ttl"), ("key", "create", "team-a", "--ttl")])
+def test_a_wrong_end_is_refused_before_anything_is_made(run, command):
+    refused = run("tenant", *command, "3651d")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"{command[-1]}: given '3651d'; allowed is" in refused.stderr
+    assert "No tenants yet" in run("tenant", "list").stdout
+
+
+@given(st.integers(0, 10**9), st.sampled_from("smhd"))
+def test_a_span_is_its_number_of_units(number, unit):
+    name = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[unit]
+    if 0 < number <= timedelta(days=3650) / timedelta(**{name: 1}):
+        asked = key_request("a", f"{number}{unit}").ttl
+        assert asked.ToTimedelta() == timedelta(**{name: number})
+    else:
+        with pytest.raises(errors.InvalidRequestError, match="at most 3650d"):
+            key_request("a", f"{number}{unit}")
+
+
+@given(st.text() | st.from_regex(r"[+-]?[0-9]+(\.[0-9]+)? ?[smhdSw]?"))
+def test_what_is_no_span_is_refused(text):
+    assume(not re.fullmatch(r"[0-9]+[smhd]", text))
+    with pytest.raises(errors.InvalidRequestError, match="such as 12h or 30d"):
+        key_request("a", text)
+
+
+def test_a_key_that_expired_is_shown_so(capsys):
+    show_keys([pb.TenantKey(key_id=name, expire_time=Timestamp(seconds=s)) for name, s in (("old", 1), ("new", 2**34))])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.endswith("old 1970-01-01 00:00:01 UTC (expired) new 2514-05-30 01:53:04 UTC")
 
 
 def test_a_controller_that_is_not_there_is_named(run):

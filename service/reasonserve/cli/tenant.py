@@ -9,8 +9,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from rich.text import Text
 
 from reasonserve.api.v1 import tenant_service_pb2 as pb
-from reasonserve.cli import client, options
+from reasonserve.cli import client, options, tenant_key
 from reasonserve.cli.output import err, out, print_json, table
+from reasonserve.cli.tenant_key import TenantId, key_request, show_key, show_keys
 from reasonserve.cli.tenant_usage import show_usage
 from reasonserve.errors import InvalidRequestError
 
@@ -18,10 +19,8 @@ DEFAULT_LIMIT_SLOTS = 4096
 DEFAULT_BUDGET = (64, 256, 2048)
 
 app = typer.Typer(no_args_is_help=True, help="Create tenants, their keys and their KV memory budgets.")
-key_app = typer.Typer(no_args_is_help=True, help="Create and revoke a tenant's keys.")
-app.add_typer(key_app, name="key")
+app.add_typer(tenant_key.app, name="key")
 
-TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="Lower-case letters, digits and hyphens.")]
 Weight = Annotated[
     int | None, typer.Option("--weight", min=1, max=100_000, help="Share of contended memory relative to others.")
 ]
@@ -45,6 +44,12 @@ def create(
     budget_min: BudgetMin = DEFAULT_BUDGET[0],
     budget_default: BudgetDefault = DEFAULT_BUDGET[1],
     budget_max: BudgetMax = DEFAULT_BUDGET[2],
+    key_ttl: Annotated[
+        str | None,
+        typer.Option(
+            "--key-ttl", metavar="SPAN", help="How long the key is valid, such as 30d. Default: until it is revoked."
+        ),
+    ] = None,
     allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
@@ -57,15 +62,16 @@ def create(
     budget = {"min_tokens": budget_min, "default_tokens": budget_default, "max_tokens": budget_max}
     _assign(tenant.request_budget, budget)
     request = pb.CreateTenantRequest(tenant=tenant, allow_overcommit=allow_overcommit)
+    first_key = key_request(tenant_id, key_ttl, "--key-ttl")
     with client.admin(controller, admin_token, state_dir) as admin:
         created = admin.call(admin.services.tenants.CreateTenant, request)
-        key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
+        key = admin.call(admin.services.tenants.CreateTenantKey, first_key)
     _warn(created.warning)
     if as_json:
         print_json(created, key)
         return
     _show([created.tenant])
-    _show_key(key)
+    show_key(key)
 
 
 @app.command("list", epilog="Example: reasonserve tenant list --json")
@@ -92,14 +98,14 @@ def show(
     state_dir: options.StateDir = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show a tenant and the ids of its keys."""
+    """Show a tenant, and the ids of its keys with their ends."""
     with client.admin(controller, admin_token, state_dir) as admin:
         got = admin.call(admin.services.tenants.GetTenant, pb.GetTenantRequest(tenant_id=tenant_id))
     if as_json:
         print_json(got)
         return
     _show([got.tenant])
-    out.print("Keys: " + (", ".join(key.key_id for key in got.tenant.keys) or "none"))
+    show_keys(got.tenant.keys)
 
 
 @app.command("set-budget", epilog="Example: reasonserve tenant set-budget team-a --limit-slots 8192 --budget-max 1024")
@@ -170,42 +176,6 @@ def delete(
         out.print(f"Deleted {tenant_id}.")
 
 
-@key_app.command("create", epilog="Example: reasonserve tenant key create team-a")
-def create_key(
-    tenant_id: TenantId,
-    controller: options.Controller = None,
-    admin_token: options.AdminToken = None,
-    state_dir: options.StateDir = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Create a key. It is printed once and stored hashed."""
-    with client.admin(controller, admin_token, state_dir) as admin:
-        key = admin.call(admin.services.tenants.CreateTenantKey, pb.CreateTenantKeyRequest(tenant_id=tenant_id))
-    if as_json:
-        print_json(key)
-    else:
-        _show_key(key)
-
-
-@key_app.command("revoke", epilog="Example: reasonserve tenant key revoke team-a KEY_ID")
-def revoke_key(
-    tenant_id: TenantId,
-    key_id: Annotated[str, typer.Argument(help="The key's id, from `reasonserve tenant show`.")],
-    controller: options.Controller = None,
-    admin_token: options.AdminToken = None,
-    state_dir: options.StateDir = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Revoke a key."""
-    request = pb.RevokeTenantKeyRequest(tenant_id=tenant_id, key_id=key_id)
-    with client.admin(controller, admin_token, state_dir) as admin:
-        revoked = admin.call(admin.services.tenants.RevokeTenantKey, request)
-    if as_json:
-        print_json(revoked)
-    else:
-        out.print(f"Revoked {key_id} of {tenant_id}.")
-
-
 def _assign(message: pb.Tenant | pb.RequestBudget, values: dict[str, int | None]) -> list[str]:
     """Sets the fields that have a value; returns their names.
 
@@ -241,7 +211,3 @@ def _show(tenants: list[pb.Tenant]) -> None:
 def _warn(warning: str) -> None:
     if warning:
         err.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
-
-
-def _show_key(key: pb.CreateTenantKeyResponse) -> None:
-    out.print(f"Key {key.key_id}, shown only now:\n[bold]{key.key}[/]", soft_wrap=True)

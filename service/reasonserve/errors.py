@@ -2,7 +2,7 @@
 
 ReasonServeError
  ├── InvalidRequestError        a field cannot be honoured, now or ever      INVALID_ARGUMENT
- ├── UnauthenticatedError       no key, or an unknown or revoked one         UNAUTHENTICATED
+ ├── UnauthenticatedError       no key, or one unknown, revoked or expired   UNAUTHENTICATED
  ├── PermissionDeniedError      known, but may not do this               PERMISSION_DENIED
  ├── NotFoundError              no such tenant, key or profile               NOT_FOUND
  ├── AlreadyExistsError         the id is taken                              ALREADY_EXISTS

@@ -11,7 +11,7 @@ from rich.text import Text
 from reasonserve.api.v1 import tenant_service_pb2 as pb
 from reasonserve.cli import client, options, tenant_key
 from reasonserve.cli.output import err, out, print_json, table
-from reasonserve.cli.tenant_key import TenantId, key_request, show_key, show_keys
+from reasonserve.cli.tenant_key import KeyTtl, TenantId, key_request, show_key, show_keys
 from reasonserve.cli.tenant_usage import show_usage
 from reasonserve.errors import InvalidRequestError
 
@@ -44,12 +44,7 @@ def create(
     budget_min: BudgetMin = DEFAULT_BUDGET[0],
     budget_default: BudgetDefault = DEFAULT_BUDGET[1],
     budget_max: BudgetMax = DEFAULT_BUDGET[2],
-    key_ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--key-ttl", metavar="SPAN", help="How long the key is valid, such as 30d. Default: until it is revoked."
-        ),
-    ] = None,
+    key_ttl: KeyTtl = None,
     allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,

@@ -23,17 +23,15 @@ _SPAN = re.compile(r"([0-9]{1,9})([smhd])")
 app = typer.Typer(no_args_is_help=True, help="Create and revoke a tenant's keys.")
 
 TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="Lower-case letters, digits and hyphens.")]
+_TTL_HELP = "How long the key is valid: 90s, 15m, 12h, 30d. Default: until it is revoked."
+Ttl = Annotated[str | None, typer.Option("--ttl", metavar="SPAN", help=_TTL_HELP)]
+KeyTtl = Annotated[str | None, typer.Option("--key-ttl", metavar="SPAN", help=_TTL_HELP)]
 
 
 @app.command(epilog="Example: reasonserve tenant key create team-a --ttl 30d")
 def create(
     tenant_id: TenantId,
-    ttl: Annotated[
-        str | None,
-        typer.Option(
-            "--ttl", metavar="SPAN", help="How long it is valid: 90s, 15m, 12h, 30d. Default: until it is revoked."
-        ),
-    ] = None,
+    ttl: Ttl = None,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,

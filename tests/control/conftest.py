@@ -53,6 +53,7 @@ class Cluster:
     stubs: controller_client.Stubs
     admin: tuple
     wall: Clock
+    endpoint: str
 
     async def call(self, method, request):
         return await method(request, metadata=self.admin)
@@ -195,9 +196,10 @@ async def cluster(database_url):
     server, _ = build_server(controller, Tokens(admin=TOKEN, operator=OPERATOR_TOKEN))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with controller_client.open_channel(f"127.0.0.1:{port}") as channel:
+    endpoint = f"127.0.0.1:{port}"
+    async with controller_client.open_channel(endpoint) as channel:
         stubs = controller_client.stubs(channel)
-        yield Cluster(controller, clock, channel, stubs, controller_client.admin_metadata(TOKEN), wall)
+        yield Cluster(controller, clock, channel, stubs, controller_client.admin_metadata(TOKEN), wall, endpoint)
     controller.close()
     await server.stop(None)
     controller.ledger.check_integrity()

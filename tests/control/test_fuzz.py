@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ FAILURES = {rule.code for rule in RULES.values() if rule} - {grpc.StatusCode.UNA
 TREE = str(Path(__file__).parents[2])
 TEXTS = (
     st.sampled_from(
-        ["", "acme", "r0", "weight", "r1", "x" * 5000, "\x00", "../../etc/passwd", "'; DROP TABLE meta; --"]
+        ["", "acme", "r0", "weight", "queue", "r1", "x" * 5000, "\x00", "../../etc/passwd", "'; DROP TABLE meta; --"]
     )
     | st.text(max_size=20)
     | st.text(alphabet="abc-", max_size=3)
@@ -150,6 +151,23 @@ def test_any_fields_are_taken_or_refused_without_a_trace(server, path, data):
         if path != "/reasonserve.api.v1.LeaseService/Lease":
             assert _state(admin) == before
         assert _state(admin)[1:] == before[1:]
+
+
+@fuzzed
+@given(queue=messages(tenant_pb.QueueLimits.DESCRIPTOR))
+def test_any_queue_limits_are_stored_as_given_or_refused(server, queue):
+    controller, admin = server
+    given_tenant = tenant_pb.Tenant(tenant_id="acme", queue=queue)
+    request = tenant_pb.UpdateTenantRequest(tenant=given_tenant, update_mask=FieldMask(paths=["queue"]))
+    before = _state(admin)
+    path = "/reasonserve.api.v1.TenantService/UpdateTenant"
+    error = _send(controller.channel, path, admin.metadata, [request.SerializeToString()])
+    if error is not None:
+        _check_refusal(error)
+        assert _state(admin) == before
+        return
+    got = admin.call(admin.services.tenants.GetTenant, tenant_pb.GetTenantRequest(tenant_id="acme")).tenant.queue
+    assert (got.max_requests, got.max_wait) == (queue.max_requests, queue.max_wait)
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.rsplit("/")[-1])

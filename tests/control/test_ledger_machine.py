@@ -1,5 +1,7 @@
 """The ledger under any sequence of transitions: invariants hold, illegal ones change nothing, a restart too."""
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -13,7 +15,7 @@ from hypothesis.stateful import (
 
 from reasonserve import errors
 from reasonserve.controller.ledger import Ledger
-from reasonserve.controller.records import Key, Profile, Report, RequestBudget, Snapshot, Tenant
+from reasonserve.controller.records import Key, Profile, QueueLimits, Report, RequestBudget, Snapshot, Tenant
 from reasonserve.controller.state import State
 
 TTL_S = 10.0
@@ -21,9 +23,13 @@ TENANT_IDS = st.sampled_from(["a", "b", "c"])
 REPLICA_IDS = st.sampled_from(["r0", "r1", "r2"])
 MODELS = st.sampled_from(["m0", "m1"])
 SLOTS = st.integers(0, 200)
+NO_LIMITS = QueueLimits()
+REQUESTS = st.sampled_from([-1, 0, 1, 1024, 1025])
+WAITS = st.sampled_from([-1, 0, 10**6 - 1, 10**6, 3600 * 10**9, 3600 * 10**9 + 1])
+QUEUES = st.builds(QueueLimits, max_requests=REQUESTS, max_wait_ns=WAITS)
 
 
-def _tenant(tenant_id, guaranteed=0, limit=100, weight=1):
+def _tenant(tenant_id, guaranteed=0, limit=100, weight=1, queue=NO_LIMITS):
     return Tenant(
         tenant_id=tenant_id,
         display_name="",
@@ -31,6 +37,7 @@ def _tenant(tenant_id, guaranteed=0, limit=100, weight=1):
         guaranteed_slots=guaranteed,
         limit_slots=limit,
         request_budget=RequestBudget(min_tokens=32, default_tokens=64, max_tokens=64),
+        queue=queue,
     )
 
 
@@ -95,6 +102,17 @@ class LedgerMachine(RuleBasedStateMachine):
         mask = ["guaranteed_slots", "limit_slots"]
         given = _tenant(tenant_id, low, high)
         self.do(lambda: self.ledger.update_tenant(given, mask=mask, etag=etag, allow_overcommit=allow))
+
+    @rule(tenant_id=TENANT_IDS, queue=QUEUES)
+    def change_queue(self, tenant_id, queue):
+        """Limits out of range are refused; others are there afterwards, and nothing else is changed."""
+        stored = self.ledger.state.tenants.get(tenant_id)
+        given = _tenant(tenant_id, -1, -1, -1, queue)
+        change = self.do(lambda: self.ledger.update_tenant(given, mask=["queue"], etag=""))
+        is_legal = queue.max_requests in (0, 1, 1024) and queue.max_wait_ns in (0, 10**6, 3600 * 10**9)
+        assert bool(change) is (stored is not None and is_legal)
+        if change:
+            assert self.ledger.state.tenant(tenant_id) == replace(stored, queue=queue, revision=change.revision)
 
     @rule(tenant_id=TENANT_IDS)
     def delete_tenant(self, tenant_id):

@@ -5,11 +5,13 @@ import pytest
 from reasonserve import errors
 from reasonserve.controller.database import connect
 from reasonserve.controller.ledger import Ledger
-from reasonserve.controller.records import Key, Profile, RequestBudget, Snapshot, Tenant
+from reasonserve.controller.records import Key, Profile, QueueLimits, RequestBudget, Snapshot, Tenant
 from reasonserve.controller.store import Store
 
+QUEUE = QueueLimits(max_requests=5, max_wait_ns=3600 * 10**9)
 
-def _tenant(tenant_id="acme", limit=100):
+
+def _tenant(tenant_id="acme", limit=100, queue=QUEUE):
     return Tenant(
         tenant_id=tenant_id,
         display_name="Ä",
@@ -17,6 +19,7 @@ def _tenant(tenant_id="acme", limit=100):
         guaranteed_slots=10,
         limit_slots=limit,
         request_budget=RequestBudget(min_tokens=32, default_tokens=64, max_tokens=128),
+        queue=queue,
     )
 
 
@@ -74,6 +77,9 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.add_key(Key(key_id="k1", tenant_id="acme", secret_hash="h1"), now_ns=0))
     do(ledger.add_key(Key(key_id="k2", tenant_id="gone", secret_hash="h2"), now_ns=0))
     do(ledger.update_tenant(_tenant(limit=50), mask=["limit_slots"], etag=""))
+    do(ledger.create_tenant(_tenant("plain", queue=QueueLimits())))
+    own = QueueLimits(max_requests=1024, max_wait_ns=10**6)
+    do(ledger.update_tenant(_tenant("plain", queue=own), mask=["queue"], etag=""))
     do(ledger.revoke_key("acme", "k1"))
     do(ledger.delete_tenant("gone"))
     do(ledger.put_profile(_profile("a" * 12), b"old"))
@@ -88,6 +94,7 @@ def test_every_event_survives_a_restart(do, ledger, database_url):
     do(ledger.join_replicas("r0"))
     restored = _reloaded(database_url)
     assert restored == ledger.state.snapshot()
+    assert [tenant.queue for tenant in restored.tenants] == [QUEUE, own]
     assert [(key.key_id, key.expire_ns) for key in restored.keys] == [("k0", None), ("k3", 2**62)]
     assert restored.active == {"m": "a" * 12, "other": "c" * 12}
 

@@ -12,6 +12,7 @@ from reasonserve.api.v1 import tenant_service_pb2 as pb
 from reasonserve.cli import client, options, tenant_key
 from reasonserve.cli.output import err, out, print_json, table
 from reasonserve.cli.tenant_key import KeyTtl, TenantId, key_request, show_key, show_keys
+from reasonserve.cli.tenant_queue import QueueRequests, QueueWait, assign_queue, queue_line
 from reasonserve.cli.tenant_usage import show_usage
 from reasonserve.errors import InvalidRequestError
 
@@ -44,6 +45,8 @@ def create(
     budget_min: BudgetMin = DEFAULT_BUDGET[0],
     budget_default: BudgetDefault = DEFAULT_BUDGET[1],
     budget_max: BudgetMax = DEFAULT_BUDGET[2],
+    queue_requests: QueueRequests = 0,
+    queue_wait: QueueWait = 0.0,
     key_ttl: KeyTtl = None,
     allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
@@ -56,6 +59,7 @@ def create(
     _assign(tenant, {"weight": weight, "guaranteed_slots": guaranteed_slots, "limit_slots": limit_slots})
     budget = {"min_tokens": budget_min, "default_tokens": budget_default, "max_tokens": budget_max}
     _assign(tenant.request_budget, budget)
+    assign_queue(tenant, queue_requests, queue_wait)
     request = pb.CreateTenantRequest(tenant=tenant, allow_overcommit=allow_overcommit)
     first_key = key_request(tenant_id, key_ttl, "--key-ttl")
     with client.admin(controller, admin_token, state_dir) as admin:
@@ -66,6 +70,7 @@ def create(
         print_json(created, key)
         return
     _show([created.tenant])
+    out.print(queue_line(created.tenant))
     show_key(key)
 
 
@@ -100,6 +105,7 @@ def show(
         print_json(got)
         return
     _show([got.tenant])
+    out.print(queue_line(got.tenant))
     show_keys(got.tenant.keys)
 
 
@@ -112,18 +118,21 @@ def set_budget(
     budget_min: BudgetMin = None,
     budget_default: BudgetDefault = None,
     budget_max: BudgetMax = None,
+    queue_requests: QueueRequests = None,
+    queue_wait: QueueWait = None,
     allow_overcommit: Overcommit = False,
     controller: options.Controller = None,
     admin_token: options.AdminToken = None,
     state_dir: options.StateDir = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Change what a tenant may hold. What is not named stays as it is."""
+    """Change what a tenant may hold, and how its requests may wait. What is not named stays as it is."""
     scalars = {"weight": weight, "guaranteed_slots": guaranteed_slots, "limit_slots": limit_slots}
     budget = {"min_tokens": budget_min, "default_tokens": budget_default, "max_tokens": budget_max}
     with client.admin(controller, admin_token, state_dir) as admin:
         tenant = admin.call(admin.services.tenants.GetTenant, pb.GetTenantRequest(tenant_id=tenant_id)).tenant
         paths = [*_assign(tenant, scalars), *(["request_budget"] if _assign(tenant.request_budget, budget) else [])]
+        paths += assign_queue(tenant, queue_requests, queue_wait)
         if not paths:
             raise InvalidRequestError("Nothing to change was named; see `reasonserve tenant set-budget --help`.")
         mask = FieldMask(paths=paths)
@@ -132,8 +141,9 @@ def set_budget(
     _warn(updated.warning)
     if as_json:
         print_json(updated)
-    else:
-        _show([updated.tenant])
+        return
+    _show([updated.tenant])
+    out.print(queue_line(updated.tenant))
 
 
 @app.command(epilog="Example: reasonserve tenant usage team-a")

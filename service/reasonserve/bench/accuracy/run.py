@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from reasonserve.bench.accuracy.plan import Cell
 from reasonserve.bench.accuracy.store import Record, SampleFile
@@ -62,7 +63,8 @@ class _Question:
     kv: dict[str, Any]
 
     def request(self) -> dict[str, Any]:
-        sampling = {"max_new_tokens": self.limit, "ignore_eos": False, "seed": 0}
+        seed = crc32(self.sample.name.encode())  # one seed for all would have scorers that draw draw the same for all
+        sampling = {"max_new_tokens": self.limit, "ignore_eos": False, "seed": seed}
         return {
             "id": f"{self.sample.name}@{id(self)}",
             "input_ids": self.input_ids,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -137,6 +137,9 @@ def test_a_span_is_its_number_of_units(number, unit):
 
 
 @given(st.text() | st.from_regex(r"[+-]?[0-9]+(\.[0-9]+)? ?[smhdSw]?"))
+@example("30days")
+@example("30d\n")
+@example("٣d")
 def test_what_is_no_span_is_refused(text):
     assume(not re.fullmatch(r"[0-9]+[smhd]", text))
     with pytest.raises(errors.InvalidRequestError, match="such as 12h or 30d"):

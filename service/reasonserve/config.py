@@ -86,8 +86,8 @@ class ReplicaConfig(_Closed):
         num_gpus: GPUs that Ray sets aside for each.
         max_ongoing_requests: Requests in one replica at a time.
         chunk_delay_ms: New tokens of a stream wait at most this long for the next ones, to share a message.
-        queue_requests: Most requests that wait for memory at a replica, of a tenant without a limit of its own; 0 refuses
-            at once.
+        queue_requests: Most requests that wait for memory at a replica, of a tenant without a limit of its own; 0
+            refuses at once.
         queue_wait_s: Longest that a request waits for memory, of a tenant without a limit of its own.
         drain_s: How long running requests get to end when a replica is stopped.
     """

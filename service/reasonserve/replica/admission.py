@@ -62,9 +62,6 @@ class Admission:
             pressure=self._pressure,
         )
         self._granted: dict[str, Grant] = {}
-        self._full_waits: dict[
-            str, tuple[float, float]
-        ] = {}  # (looked at again from, wait) of tenants with full queues
 
     def apply_lease(self, lease: Lease, *, granted_at: float, now: float) -> None:
         """Puts a lease in force; see ``LeaseTerms.apply``. A smaller one squeezes whom it was taken from."""

@@ -16,9 +16,8 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.bench.local_stack import LocalStack
+from reasonserve.bench.serve_soak import cluster
 from reasonserve.cli import client, tracing
-from reasonserve.stack.paths import StatePaths
-from reasonserve.stack.state import StackState
 from reasonserve.telemetry import names
 from reasonserve.telemetry.tree import Record
 
@@ -114,10 +113,7 @@ def pressure(two_replicas: LocalStack) -> Iterator[Pressure]:
 
 def schedulers(stack: LocalStack) -> list[psutil.Process]:
     """Returns the scheduler processes of the stack's engines."""
-    state = StackState.read(StatePaths(stack.state_dir).state_file)
-    assert state is not None
-    family = psutil.Process(state.host.pid).children(recursive=True)
-    return [process for process in family if "sglang::scheduler" in " ".join(process.cmdline())]
+    return cluster.processes(stack)[cluster.ENGINE]
 
 
 def test_pressure_brings_a_second_replica(pressure: Pressure) -> None:

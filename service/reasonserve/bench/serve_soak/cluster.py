@@ -22,10 +22,10 @@ ROLES = {
     "ray::ProxyActor": "proxy",
     "ray::ServeReplica:reasonserve:Gateway": "gateway",
     "ray::ServeReplica:reasonserve:Replica": "replica",
-    "sglang::scheduler": "engine",
 }
-"""Processes by how their titles begin; Ray and SGLang write them."""
-CONTROLLER = "controller"
+"""Processes by how their titles begin; Ray writes them."""
+CONTROLLER, ENGINE = "controller", "engine"
+_SPAWNED = ("sglang::", "multiprocessing.spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,23 @@ def processes(stack: LocalStack) -> dict[str, list[psutil.Process]]:
             for begin, role in ROLES.items():
                 if title.startswith(begin):
                     found.setdefault(role, []).append(process)
+    found[ENGINE] = [engine for replica in found.get("replica", []) if (engine := engine_of(replica))]
     return found
+
+
+def engine_of(replica: psutil.Process) -> psutil.Process | None:
+    """Returns the process of a replica's scheduler, the first that SGLang spawns; None while there is none.
+
+    SGLang's title for it is not always there: setproctitle finds its place by the first environment variable and does
+    nothing once that one was set anew, and their order is Ray's.
+    """
+    spawned = []
+    with suppress(psutil.Error):
+        for child in replica.children():
+            with suppress(psutil.Error):
+                if any(word in " ".join(child.cmdline()) for word in _SPAWNED):
+                    spawned.append(child)
+    return min(spawned, key=lambda process: process.pid, default=None)
 
 
 def samples(stack: LocalStack, at_s: float) -> list[Sample]:

@@ -11,8 +11,8 @@ from reasonalloc.methods import SCORERS as SCORER_NAMES
 from reasonalloc.ops import budgets
 from reasonalloc.ops.route import adakv_heads, one_pass_heads, route_heads, uniform_heads
 from reasonalloc.profile import LayerProfile
-from reasonalloc.rules import entropy_weights, pyramid_weights
-from reasonalloc.scorers import SCORERS, Candidates, Scored
+from reasonalloc.rules import entropy_weights, pyramid_weights, shared_heads
+from reasonalloc.scorers import SCORERS, Candidates, Centres, Scored
 
 
 def score(
@@ -25,6 +25,8 @@ def score(
     budget: int | None = None,
     statistic: Tensor | None = None,
     seed: int = 0,
+    position: int | None = None,
+    centres: Centres | None = None,
 ) -> Tensor:
     """Scores the candidates of one layer, or of rows of layers.
 
@@ -37,13 +39,15 @@ def score(
         budget: Cells that a head keeps on average; half of ``N`` by default. Few scorers ask.
         statistic: The scorer's running statistic, shaped like the result; initial by default.
         seed: Of scorers that draw; row ``r`` draws with a seed of its own.
+        position: True position of the next token; ``N`` by default, as where nothing is missing. Few scorers ask.
+        centres: Where queries lie before RoPE, of as many rows; a calibrated scorer asks for it.
 
     Returns:
         float32 ``[H, N]`` or ``[R, H, N]``: ``+inf`` in the window, ``-inf`` on padding, finite elsewhere.
 
     Raises:
         MethodError: There is no such scorer.
-        ValueError: Shapes, dtypes or ranges are wrong.
+        ValueError: Shapes, dtypes or ranges are wrong, or a calibrated scorer has no centres.
     """
     one_layer = keys.dim() == 3
     if one_layer:
@@ -61,6 +65,8 @@ def score(
         budget=width // 2 if budget is None else budget,
         statistic_RHN=statistic,
         seeds_R=torch.arange(rows, device=keys.device) + (seed << 16),
+        positions_R=torch.full((rows,), width if position is None else position, device=keys.device),
+        centres=centres,
     )
     scores_RHN = score_candidates(scorer, candidates).scores_RHN
     return scores_RHN[0] if one_layer else scores_RHN
@@ -75,9 +81,11 @@ def score_candidates(scorer: str, candidates: Candidates) -> Scored:
 
     Raises:
         MethodError: There is no such scorer.
-        ValueError: Shapes, dtypes or ranges are wrong.
+        ValueError: Shapes, dtypes or ranges are wrong, or a calibrated scorer has no centres.
     """
     check_name("scorer", scorer, SCORER_NAMES)
+    if SCORERS[scorer].calibrated and candidates.centres is None:
+        raise ValueError(f"the scorer {scorer} has no centres of the model's queries; give a profile's that holds them")
     statistic = SCORERS[scorer].statistic
     if statistic is not None and candidates.statistic_RHN is None:
         initial = torch.full(candidates.keys_RHND.shape[:3], statistic.initial, device=candidates.keys_RHND.device)
@@ -95,6 +103,7 @@ def route(
     power: float = 0.5,
     floor: float = 0.25,
     ceiling: float = 2.0,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Splits the cells of one layer over its kv heads, or of rows of layers.
 
@@ -105,14 +114,15 @@ def route(
         lengths: int64 candidates of each head, ``[H]`` or ``[R, H]``; all ``N`` by default.
         window: Newest tokens that each head keeps.
         power, floor, ceiling: Constants of ``reasonalloc`` and ``one-pass``; ``reasonalloc.ops.route.route_heads`` says
-            which.
+            which. ``profile`` takes the bounds.
+        shares: A profile's shares of the heads, ``[H]`` or ``[R, H]``; ``profile`` asks for them.
 
     Returns:
         int64 counts ``[H]`` or ``[R, H]`` that add up to the layer's budget.
 
     Raises:
         MethodError: There is no such rule.
-        ValueError: Shapes, dtypes or ranges are wrong.
+        ValueError: Shapes, dtypes or ranges are wrong, or ``profile`` has no shares.
     """
     check_name("head rule", head_rule, HEAD_RULES)
     one_layer = scores.dim() == 2
@@ -127,6 +137,11 @@ def route(
         counts_RH = uniform_heads(lengths_RH, budget_R, min_cells=window)
     elif head_rule == "adakv":
         counts_RH = adakv_heads(scores_RHN, lengths_RH, budget_R)
+    elif head_rule == "profile":
+        if shares is None:
+            raise ValueError("the head rule profile has no shares of the heads; give a profile's that holds them")
+        shares_RH = shares.to(scores.device).expand(rows, heads)
+        counts_RH = shared_heads(shares_RH, lengths_RH, budget_R, floor=floor, ceiling=ceiling, min_cells=2 * window)
     else:
         rule = route_heads if head_rule == "reasonalloc" else one_pass_heads
         counts_RH = rule(

@@ -22,6 +22,7 @@ HEAD_RULES = {
     "adakv": "by the layer's best scores, a fifth of it evenly (Ada-KV)",
     "reasonalloc": "by the layer's best scores, evened out, within bounds (ReasonAlloc)",
     "one-pass": "likewise, clipped and rescaled once as the paper is read, which lets shares pass the bounds",
+    "profile": "by the active profile's shares of heads, within bounds",
 }
 """What each head rule does, in a few words."""
 
@@ -36,10 +37,18 @@ SCORERS = {
     "streaming": "the first four and the newest (StreamingLLM)",
     "random": "drawn (Random Attention)",
     "knorm": "small keys first",
+    "triattention": "attention of the queries that are to come, by the active profile's centres (TriAttention)",
 }
 """What each scorer goes by, in a few words."""
 
-_PROFILED = ("wave",)
+PROFILE_PARTS = {
+    "layers": "shares of the layers",
+    "heads": "shares of the kv heads",
+    "queries": "centres of the queries",
+}
+"""What a profile may hold; the first is always there."""
+
+_PROFILED = {"wave": "layers", "profile": "heads", "triattention": "queries"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +69,15 @@ class Triple:
         return f"{self.layer}/{self.head}/{self.scorer}"
 
     @property
+    def profile_parts(self) -> frozenset[str]:
+        """Which of ``PROFILE_PARTS`` it reads."""
+        choices = (self.layer, self.head, self.scorer)
+        return frozenset(_PROFILED[choice] for choice in choices if choice in _PROFILED)
+
+    @property
     def needs_profile(self) -> bool:
-        """Whether layers are split by a profile of the model."""
-        return self.layer in _PROFILED
+        """Whether it reads a profile of the model."""
+        return bool(self.profile_parts)
 
 
 NAMED_METHODS = {
@@ -81,6 +96,7 @@ NAMED_METHODS = {
     "h2o": Triple("uniform", "uniform", "h2o"),
     "streaming": Triple("uniform", "uniform", "streaming"),
     "random-pinned": Triple("uniform", "uniform", "random"),
+    "triattention": Triple("uniform", "uniform", "triattention"),
 }
 """Triples that have a name of their own."""
 

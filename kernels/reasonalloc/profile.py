@@ -13,9 +13,21 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from reasonalloc.centres import QueryCentres
 from reasonalloc.errors import ProfileError
+from reasonalloc.profile_text import (
+    load_object,
+    read_figures,
+    read_float,
+    read_floats,
+    read_int,
+    read_shares,
+    read_str,
+)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_PLAIN_VERSION = 2
+_SINCE_VERSION_3 = ("head_shares", "queries")
 PROFILE_RHOS = (0.8, 0.9, 0.93, 0.95, 0.99)
 PROFILE_KINDS = {
     "wave": "by how many tokens cover a share of each layer's attention (ReasonAlloc)",
@@ -48,7 +60,8 @@ class LayerProfile:
         tool_version: Version of the tool that measured.
         kind: One of ``PROFILE_KINDS``.
         evidence: Figures of the calibration, by name: how stable, how good.
-        format_version: Of this document.
+        head_shares: Share of each kv head, of its layer's mean; empty where heads were not measured. [L][H]
+        queries: Centres of the queries before RoPE; None where they were not measured.
 
     Raises:
         ProfileError: A value is out of range, or values contradict each other.
@@ -69,7 +82,8 @@ class LayerProfile:
     rho: float = 0.93
     kind: str = "wave"
     evidence: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    head_shares: tuple[tuple[float, ...], ...] = ()
+    queries: QueryCentres | None = None
 
     def __post_init__(self) -> None:
         # One spelling per value, so that equal profiles have equal text.
@@ -79,9 +93,11 @@ class LayerProfile:
         object.__setattr__(self, "demand", tuple(map(float, self.demand)))
         object.__setattr__(self, "demand_by_rho", by_rho)
         object.__setattr__(self, "evidence", {name: float(value) for name, value in self.evidence.items()})
+        object.__setattr__(self, "head_shares", tuple(tuple(map(float, shares)) for shares in self.head_shares))
         _check_identity(self)
         _check_constants(self)
         _check_demands(self)
+        _check_heads(self)
 
     def __hash__(self) -> int:
         return hash(self.to_json())
@@ -90,6 +106,12 @@ class LayerProfile:
         """The canonical text: sorted keys, two spaces of indent, a newline at the end."""
         document = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         document["demand_by_rho"] = {repr(rho): demand for rho, demand in self.demand_by_rho.items()}
+        document["queries"] = None if self.queries is None else dataclasses.asdict(self.queries)
+        document["format_version"] = FORMAT_VERSION
+        if not self.head_shares and self.queries is None:  # a profile without these keeps its text, and so its id
+            document["format_version"] = _PLAIN_VERSION
+            for name in _SINCE_VERSION_3:
+                del document[name]
         return json.dumps(document, sort_keys=True, indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -99,13 +121,15 @@ class LayerProfile:
         Raises:
             ProfileError: Not JSON, unknown, missing or repeated keys, or wrong types or values.
         """
-        document = _load_object(text)
-        version = document.get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:
+        document = load_object(text)
+        version = document.pop("format_version", None)
+        if type(version) is not int or version not in (_PLAIN_VERSION, FORMAT_VERSION):
             raise ProfileError(
-                f"profile has format_version {version!r}; give {FORMAT_VERSION}, or calibrate the model again"
+                f"profile has format_version {version!r}; give {_PLAIN_VERSION} or {FORMAT_VERSION}, or calibrate the "
+                "model again"
             )
-        fields = dataclasses.fields(cls)
+        absent = _SINCE_VERSION_3 if version == _PLAIN_VERSION else ()
+        fields = [field for field in dataclasses.fields(cls) if field.name not in absent]
         names = {field.name for field in fields}
         unknown, missing = sorted(document.keys() - names), sorted(names - document.keys())
         if unknown or missing:
@@ -125,6 +149,12 @@ class LayerProfile:
         smoothed = [demand**self.gamma for demand in self.demand]
         mean = math.fsum(smoothed) / len(smoothed)
         return tuple(weight / mean for weight in smoothed)
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Which of ``reasonalloc.methods.PROFILE_PARTS`` it holds."""
+        measured = {"layers": True, "heads": bool(self.head_shares), "queries": self.queries is not None}
+        return frozenset(part for part, held in measured.items() if held)
 
     def check_fits(self, num_layers: int, num_kv_heads: int, model_fingerprint: str) -> None:
         """Checks that the profile was made for a model.
@@ -157,8 +187,6 @@ def _check_identity(profile: LayerProfile) -> None:
 
 
 def _check_constants(profile: LayerProfile) -> None:
-    if profile.format_version != FORMAT_VERSION:
-        raise ProfileError(f"format_version is {profile.format_version!r}; give {FORMAT_VERSION}")
     if profile.kind not in PROFILE_KINDS:
         raise ProfileError(f"kind is {profile.kind!r}; give one of {', '.join(PROFILE_KINDS)}")
     if not all(map(math.isfinite, profile.evidence.values())):
@@ -196,69 +224,46 @@ def _check_demands(profile: LayerProfile) -> None:
         raise ProfileError(f"demand is not demand_by_rho at rho {profile.rho}; give the same values")
 
 
-def _load_object(text: str) -> dict[str, object]:
-    try:
-        document = json.loads(text, object_pairs_hook=_without_repeats)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ProfileError(f"profile is not JSON: {error}; give the text that calibration wrote") from None
-    if not isinstance(document, dict):
-        raise ProfileError(f"profile is a JSON {type(document).__name__}; give an object")
-    return document
-
-
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        repeated = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
-        raise ProfileError(f"profile repeats the keys {repeated}; give each once")
-    return document
-
-
-def _read_str(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ProfileError(f"{name} is {value!r}; give a string")
-    return value
-
-
-def _read_int(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ProfileError(f"{name} is {value!r}; give an integer")
-    return value
-
-
-def _read_float(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ProfileError(f"{name} is {value!r}; give a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ProfileError(f"{name} is too large for a number; give a finite value") from None
-
-
-def _read_floats(name: str, value: object) -> tuple[float, ...]:
-    if not isinstance(value, list):
-        raise ProfileError(f"{name} is {value!r}; give a list of numbers")
-    return tuple(_read_float(f"{name}[{index}]", item) for index, item in enumerate(value))
+def _check_heads(profile: LayerProfile) -> None:
+    shares = profile.head_shares
+    if shares and [len(row) for row in shares] != [profile.num_kv_heads] * profile.num_layers:
+        raise ProfileError(
+            f"head_shares has {[len(row) for row in shares]} values; give {profile.num_kv_heads} for each of "
+            f"{profile.num_layers} layers, or none at all"
+        )
+    if not all(0 < value < math.inf for row in shares for value in row):
+        raise ProfileError(f"head_shares is {shares}; give finite values above 0")
+    queries = profile.queries
+    if queries and (queries.num_layers != profile.num_layers or queries.num_heads % profile.num_kv_heads):
+        raise ProfileError(
+            f"queries has {queries.num_layers} layers of {queries.num_heads} heads; give {profile.num_layers} layers, "
+            f"and a multiple of {profile.num_kv_heads} heads"
+        )
 
 
 def _read_floats_by_rho(name: str, value: object) -> dict[float, tuple[float, ...]]:
     expected = [repr(rho) for rho in PROFILE_RHOS]
     if not isinstance(value, dict) or sorted(value) not in ([], expected):
         raise ProfileError(f"{name} is not an object with the keys {expected}; give one list for each")
-    return {float(rho): _read_floats(f"{name}.{rho}", demand) for rho, demand in value.items()}
+    return {float(rho): read_floats(f"{name}.{rho}", demand) for rho, demand in value.items()}
 
 
-def _read_figures(name: str, value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise ProfileError(f"{name} is {value!r}; give an object of numbers")
-    return {key: _read_float(f"{name}.{key}", item) for key, item in value.items()}
+def _read_queries(name: str, value: object) -> QueryCentres | None:
+    if value is None:
+        return None
+    fields = {field.name: field.type for field in dataclasses.fields(QueryCentres)}
+    if not isinstance(value, dict) or value.keys() != fields.keys():
+        raise ProfileError(f"{name} is no object with the keys {', '.join(fields)}; give these, or null")
+    return QueryCentres(**{key: _READERS[kind](f"{name}.{key}", value[key]) for key, kind in fields.items()})
 
 
 _READERS: dict[object, Callable[[str, object], Any]] = {
-    str: _read_str,
-    int: _read_int,
-    float: _read_float,
-    tuple[float, ...]: _read_floats,
+    str: read_str,
+    int: read_int,
+    float: read_float,
+    tuple[float, ...]: read_floats,
     Mapping[float, tuple[float, ...]]: _read_floats_by_rho,
-    Mapping[str, float]: _read_figures,
+    Mapping[str, float]: read_figures,
+    tuple[tuple[float, ...], ...]: read_shares,
+    QueryCentres | None: _read_queries,
 }

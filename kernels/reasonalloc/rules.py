@@ -1,10 +1,12 @@
-"""Layer rules as weights: what each layer is worth before bounds and rounding."""
+"""Layer rules as weights, before bounds and rounding; and the head rule that asks for no scores."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from reasonalloc.ops.split import split_rows
+from reasonalloc.ops.split.bounds import bounds_around_mean
 from reasonalloc.shapes import valid_mask
 
 PYRAMID_BETA = 20.0
@@ -47,3 +49,24 @@ def entropy_weights(scores_LHN: Tensor, lengths_LH: Tensor) -> Tensor:
     share_LM = share_LM / (share_LM.sum(dim=1, keepdim=True) + 1e-16)
     entropy_L = -(share_LM * (share_LM + 1e-16).log()).sum(dim=1)
     return (entropy_L / past_LM.sum(dim=1).clamp(min=2).double().log()).clamp(min=0)
+
+
+def shared_heads(
+    shares_RH: Tensor, lengths_RH: Tensor, layer_budget_R: Tensor, *, floor: float, ceiling: float, min_cells: int
+) -> Tensor:
+    """Splits a layer's budget over its heads by shares that a profile holds, the same in every round.
+
+    Args:
+        shares_RH: Positive; only ratios within a row matter.
+        lengths_RH: int64.
+        layer_budget_R: int64 cells, 0 to the row's sum of lengths.
+        floor: Least share, as a fraction of the mean share.
+        ceiling: Greatest share, as a multiple of the mean share.
+        min_cells: Least share in cells, where a head has them and the budget allows it.
+
+    Returns:
+        ``[R, H]`` int64 counts, at most ``lengths_RH``; row ``r`` adds up to ``layer_budget_R[r]``.
+    """
+    least_R = torch.full_like(layer_budget_R, min_cells)
+    lower_RH, upper_RH = bounds_around_mean(layer_budget_R, lengths_RH, least_R, floor=floor, ceiling=ceiling)
+    return split_rows(shares_RH.double(), layer_budget_R, lower_RH, upper_RH)

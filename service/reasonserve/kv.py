@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -85,7 +85,7 @@ def check_prompt_mode(method: Method, prompt_mode: PromptModeName) -> None:
 
 
 def needs_profile(method: Method) -> bool:
-    """Whether a method splits layers by the active profile.
+    """Whether a method goes by the active profile.
 
     Raises:
         ValueError: There is no such method.
@@ -94,9 +94,10 @@ def needs_profile(method: Method) -> bool:
     return triple is not None and triple.needs_profile
 
 
-def offered_methods(has_profile: bool) -> tuple[Method, ...]:
-    """Returns the named methods of an engine with or without a layer profile."""
-    return tuple(method for method in METHODS if has_profile or not needs_profile(method))
+def offered_methods(profile_parts: Collection[str]) -> tuple[Method, ...]:
+    """Returns the named methods of an engine whose profile holds these parts, none where it has no profile."""
+    held, triples = frozenset(profile_parts), ((method, triple_of(method)) for method in METHODS)
+    return tuple(method for method, triple in triples if triple is None or triple.profile_parts <= held)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

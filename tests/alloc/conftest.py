@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reasonalloc.ops.attend import Segments
+from reasonalloc.scorers import Centres
 
 POISON_CELL = -(2**40)
 ROUND_HEAD_DIM = 3
@@ -31,6 +32,15 @@ class Ragged:
     def keys(self, lengths, width, head_dim):
         """Keys that share a direction, so that many are near-duplicates; NaN on padding."""
         return self.poisoned(self.normal(*lengths.shape, width, head_dim) + 0.8, lengths)
+
+    def centres(self, rows, query_heads, head_dim):
+        """Centres of queries, with the frequencies of RoPE."""
+        half = head_dim // 2
+        return Centres(
+            frequencies_F=10000 ** -(torch.arange(half, dtype=torch.float64) / half),
+            centres_RQD=self.normal(rows, query_heads, head_dim),
+            spreads_RQF=self.normal(rows, query_heads, half).abs(),
+        )
 
     def scores(self, lengths, width, levels=0):
         """Scores with ties if there are ``levels``, and an infinite window; NaN on padding."""

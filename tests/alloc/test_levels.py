@@ -43,12 +43,17 @@ def layers(draw):
     return scores, lengths, draw(st.integers(0, int(lengths.sum())))
 
 
+def shares_of(scores):
+    """A profile's shares for the heads at hand; ``profile`` alone reads them."""
+    return torch.linspace(0.5, 1.5, len(scores))
+
+
 @pytest.mark.parametrize("rule", HEAD_RULES)
 @settings(max_examples=60, deadline=None)
 @given(layer=layers())
 def test_heads_get_the_layers_budget_within_what_they_have(rule, layer):
     scores, lengths, budget = layer
-    counts = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW)
+    counts = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW, shares=shares_of(scores))
     assert counts.dtype == torch.int64
     assert int(counts.sum()) == budget
     assert (counts >= 0).all()
@@ -64,20 +69,22 @@ def test_the_order_of_heads_does_not_matter(rule, layer, seed):
     """Up to the one cell that rounding gives to the lower index."""
     scores, lengths, budget = layer
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
-    counts = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW)
-    permuted = reasonalloc.route(rule, scores[order], budget, lengths=lengths[order], window=WINDOW)
+    counts = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW, shares=shares_of(scores))
+    permuted = reasonalloc.route(
+        rule, scores[order], budget, lengths=lengths[order], window=WINDOW, shares=shares_of(scores)[order]
+    )
     assert (counts[order] - permuted).abs().max() <= 1
 
 
-@pytest.mark.parametrize("rule", [rule for rule in HEAD_RULES if rule != "uniform"])
+@pytest.mark.parametrize("rule", [rule for rule in HEAD_RULES if rule not in ("uniform", "profile")])
 @settings(max_examples=30, deadline=None)
 @given(layer=layers())
 def test_better_scores_never_lose_a_head_cells(rule, layer):
     scores, lengths, budget = layer
     assume(torch.isfinite(scores[0]).any())
-    before = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW)
+    before = reasonalloc.route(rule, scores, budget, lengths=lengths, window=WINDOW, shares=shares_of(scores))
     better = torch.cat([scores[:1] + 3, scores[1:]])
-    after = reasonalloc.route(rule, better, budget, lengths=lengths, window=WINDOW)
+    after = reasonalloc.route(rule, better, budget, lengths=lengths, window=WINDOW, shares=shares_of(scores))
     # Ties count for every head, so a head that breaks them may lose a cell to rounding.
     assert after[0] >= before[0] - 1
 
@@ -99,6 +106,16 @@ def test_adakv_mixes_a_fifth_evenly():
     scores = torch.stack([torch.rand(50) + 2, torch.rand(50)])
     scores[:, -4:] = torch.inf
     assert reasonalloc.route("adakv", scores, 28, window=4).tolist() == [22, 6]
+
+
+def test_a_profile_shares_a_layer_within_bounds_whatever_the_scores():
+    """Shares of 3 to 1 in one layer, and of 20 to 1, held at twice and at a quarter of the mean, in the other."""
+    scores, shares = torch.rand(2, 4, 400), torch.tensor([[1.5, 0.5, 1.5, 0.5], [20.0, 1.0, 1.0, 1.0]])
+    split = reasonalloc.route("profile", scores, torch.tensor([400, 400]), window=4, shares=shares)
+    assert split.tolist() == [[150, 50, 150, 50], [200, 67, 67, 66]]
+    assert torch.equal(split[0], reasonalloc.route("profile", scores[1], 400, window=4, shares=shares[0]))
+    with pytest.raises(ValueError, match="has no shares of the heads; give a profile's"):
+        reasonalloc.route("profile", scores, 400, window=4)
 
 
 def test_one_pass_lets_a_share_pass_the_ceiling():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasonalloc.errors import MethodError
-from reasonalloc.methods import HEAD_RULES, LAYER_RULES, NAMED_METHODS, SCORERS, Triple, parse_method
+from reasonalloc.methods import HEAD_RULES, LAYER_RULES, NAMED_METHODS, PROFILE_PARTS, SCORERS, Triple, parse_method
 
 TRIPLES = st.builds(
     Triple, st.sampled_from([*LAYER_RULES]), st.sampled_from([*HEAD_RULES]), st.sampled_from([*SCORERS])
@@ -15,7 +15,10 @@ TRIPLES = st.builds(
 @given(TRIPLES)
 def test_every_triple_can_be_written(triple):
     assert parse_method(str(triple)) == triple
-    assert triple.needs_profile == (triple.layer == "wave")
+    reads = {"layers": triple.layer == "wave", "heads": triple.head == "profile"}
+    reads["queries"] = triple.scorer == "triattention"
+    assert triple.profile_parts == {part for part in PROFILE_PARTS if reads[part]}
+    assert triple.needs_profile == any(reads.values())
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,7 @@ def test_every_triple_can_be_written(triple):
         "reasonalloc-gkv": "wave/reasonalloc/gkv",
         "layer-only": "wave/uniform/rkv",
         "head-only": "uniform/reasonalloc/rkv",
+        "triattention": "uniform/uniform/triattention",
     }.items(),
 )
 def test_named_methods_are_triples(name, triple):

@@ -1,13 +1,16 @@
 """Every scorer against its formula, and what all of them promise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reasonalloc
+from reasonalloc.centres import QueryCentres
 from reasonalloc.methods import SCORERS as NAMES
-from reasonalloc.scorers import SCORERS, Candidates, reference
+from reasonalloc.scorers import SCORERS, Candidates, Centres, reference, triattention
 
 HEAD_DIM, QUERIES = 8, 16
 
@@ -22,6 +25,8 @@ def candidates(make, width, *, rows=2, heads=2, group=3, num_queries=QUERIES, dt
         budget=width // 2,
         statistic_RHN=make.normal(rows, heads, width).abs(),
         seeds_R=torch.arange(rows) + 7,
+        positions_R=torch.arange(rows) * 900 + width,
+        centres=make.centres(rows, heads * group, HEAD_DIM),
     )
 
 
@@ -55,7 +60,10 @@ def test_equals_its_formula(ragged, name, width, group, num_queries, dtype, seed
 def test_a_row_is_scored_alike_in_any_company(ragged, name):
     """Neither other rows nor the width of the padding change a score."""
     both = candidates(ragged(3), 40)
-    first = {field: getattr(both, field)[:1] for field in ("queries_RWQD", "lengths_RH", "seeds_R")}
+    first = {field: getattr(both, field)[:1] for field in ("queries_RWQD", "lengths_RH", "seeds_R", "positions_R")}
+    first["centres"] = replace(
+        both.centres, centres_RQD=both.centres.centres_RQD[:1], spreads_RQF=both.centres.spreads_RQF[:1]
+    )
     for field in ("keys_RHND", "values_RHND", "statistic_RHN"):
         tensor = getattr(both, field)[:1]
         first[field] = torch.cat([tensor, torch.full_like(tensor[:, :, :9], torch.nan)], dim=2)
@@ -69,7 +77,7 @@ def test_a_row_is_scored_alike_in_any_company(ragged, name):
 def test_only_seeded_scorers_heed_the_seed(ragged, name):
     c = candidates(ragged(4), 60, rows=1)
     inputs = c.queries_RWQD[0], c.keys_RHND[0].nan_to_num(), c.values_RHND[0].nan_to_num()
-    one, again, other = (reasonalloc.score(name, *inputs, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (reasonalloc.score(name, *inputs, seed=seed, centres=c.centres) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert torch.equal(one, other) == (not SCORERS[name].seeded)
 
@@ -119,3 +127,53 @@ def test_vase_draws_by_attention():
     weights = reference.observe.window_attention(queries[:1], keys[:1], torch.tensor([[24]]), window=16, group="mean")
     smooth = torch.nn.functional.avg_pool1d(weights[:, :, :8], 5, stride=1, padding=2).flatten()
     assert (frequency - smooth / smooth.sum()).abs().max() < 0.03
+
+
+def test_triattention_asks_for_centres(ragged):
+    c = candidates(ragged(8), 30, rows=1)
+    with pytest.raises(ValueError, match="no centres of the model's queries; give a profile's"):
+        reasonalloc.score("triattention", c.queries_RWQD[0], c.keys_RHND[0], c.values_RHND[0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), missing=st.integers(0, 4000))
+def test_triattention_needs_no_keys_position(ragged, seed, missing):
+    """The published score from keys before RoPE and their positions, most of which are long evicted."""
+    make = ragged(seed)
+    centres, bare = make.centres(1, 3, HEAD_DIM), make.normal(40, HEAD_DIM)
+    positions = torch.sort(torch.randperm(missing + 40)[:40]).values.double()
+    pairs, half = torch.complex(*bare.double().chunk(2, dim=1)), HEAD_DIM // 2
+    stored = pairs * torch.polar(torch.ones(40, half).double(), positions[:, None] * centres.frequencies_F)
+    keys = torch.cat([stored.real, stored.imag], dim=1).float()[None]
+    scores = reasonalloc.score("triattention", make.normal(8, 3, HEAD_DIM), keys, keys, position=5000, centres=centres)
+    best = torch.full((32,), -torch.inf).double()
+    for head in range(3):
+        centre, mean = torch.complex(*centres.centres_RQD[0, head].double().chunk(2)), torch.zeros(32).double()
+        for ahead in triattention.OFFSETS:
+            turn = centres.frequencies_F * (5000 + ahead - positions[:32, None])
+            mean += (centre * pairs[:32].conj() * torch.polar(torch.ones_like(turn), turn)).real.sum(dim=1) / 17
+        raw = mean + (centres.spreads_RQF[0, head] * pairs[:32].abs()).sum(dim=1)
+        best = torch.maximum(best, (raw - raw.mean()) / raw.std(correction=0))
+    torch.testing.assert_close(scores[0, :32].double(), best, rtol=1e-3, atol=1e-3)
+
+
+def test_triattention_keeps_what_the_coming_query_attends_to():
+    """All queries at one centre that RoPE does not turn: the key that points its way comes first."""
+    centres = Centres(
+        frequencies_F=torch.zeros(4).double(), centres_RQD=torch.ones(1, 1, 8), spreads_RQF=torch.zeros(1, 1, 4)
+    )
+    keys = torch.zeros(1, 20, 8)
+    keys[0, 3], keys[0, 7] = 1.0, -1.0
+    scores = reasonalloc.score("triattention", torch.ones(8, 1, 8), keys, keys, centres=centres)[0, :12]
+    assert (int(scores.argmax()), int(scores.argmin())) == (3, 7)
+
+
+def test_a_rank_takes_its_own_heads_of_the_centres():
+    numbers = [float(number) for number in range(2 * 4 * 3 * 2)]
+    queries = QueryCentres.pack(2, 4, (1.0, 0.5), numbers)
+    whole, part = Centres.of(queries), Centres.of(queries, first=2, count=2)
+    laid = torch.tensor(numbers).view(2, 4, 3, 2)
+    assert torch.equal(whole.centres_RQD, laid[:, :, :2].flatten(2))
+    assert torch.equal(whole.spreads_RQF, laid[:, :, 2])
+    assert torch.equal(part.centres_RQD, whole.centres_RQD[:, 2:])
+    assert torch.equal(part.spreads_RQF, whole.spreads_RQF[:, 2:])

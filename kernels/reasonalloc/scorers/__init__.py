@@ -1,9 +1,9 @@
 """Scorers by name. One file each; ``base.py`` says what one is."""
 
-from reasonalloc.scorers import gkv, h2o, knorm, lava, random, rkv, snapkv, streaming, vase
-from reasonalloc.scorers.base import Candidates, Scored, Scorer, Statistic
+from reasonalloc.scorers import gkv, h2o, knorm, lava, random, rkv, snapkv, streaming, triattention, vase
+from reasonalloc.scorers.base import Candidates, Centres, Scored, Scorer, Statistic
 
-__all__ = ["SCORERS", "Candidates", "Scored", "Scorer", "Statistic"]
+__all__ = ["SCORERS", "Candidates", "Centres", "Scored", "Scorer", "Statistic"]
 
 SCORERS = {
     "rkv": rkv.SCORER,
@@ -16,5 +16,6 @@ SCORERS = {
     "streaming": streaming.SCORER,
     "random": random.SCORER,
     "knorm": knorm.SCORER,
+    "triattention": triattention.SCORER,
 }
 """By the names of ``reasonalloc.methods.SCORERS``."""

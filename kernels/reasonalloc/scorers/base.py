@@ -3,9 +3,45 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
+from reasonalloc.centres import NUMBERS, QueryCentres
 from reasonalloc.shapes import valid_mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Centres:
+    """``QueryCentres`` as tensors, of the query heads at hand. F is half of a head's width.
+
+    Attributes:
+        frequencies_F: float64 angle per token.
+        centres_RQD: float32 mean query before RoPE, real parts before imaginary ones.
+        spreads_RQF: float32 mean length of the queries' pairs, less the length of their mean.
+    """
+
+    frequencies_F: Tensor
+    centres_RQD: Tensor
+    spreads_RQF: Tensor
+
+    @classmethod
+    def of(cls, queries: QueryCentres, *, first: int = 0, count: int | None = None, device: str = "cpu") -> "Centres":
+        """Unpacks a profile's; each layer is a row.
+
+        Args:
+            queries: What the profile holds.
+            first: First query head, where a rank has some of them.
+            count: Query heads; all from the first on by default.
+            device: Where the tensors lie.
+        """
+        shape = queries.num_layers, queries.num_heads, NUMBERS, len(queries.frequencies)
+        numbers = torch.frombuffer(bytearray(queries.content()), dtype=torch.float16).view(shape)
+        here = numbers[:, first : None if count is None else first + count].float().to(device)
+        return cls(
+            frequencies_F=torch.tensor(queries.frequencies, dtype=torch.float64, device=device),
+            centres_RQD=here[:, :, :2].flatten(2),
+            spreads_RQF=here[:, :, 2],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -21,6 +57,8 @@ class Candidates:
         statistic_RHN: The scorer's running statistic of each candidate, float32; ``Statistic.initial`` for one that
             takes part for the first time. None where the scorer declares no statistic.
         seeds_R: int64 seed of each row, of any value; None where the scorer draws nothing.
+        positions_R: int64 true position of the next token; None where the scorer is not calibrated.
+        centres: Where queries lie before RoPE; None where the scorer is not calibrated.
     """
 
     queries_RWQD: Tensor
@@ -30,6 +68,8 @@ class Candidates:
     budget: int
     statistic_RHN: Tensor | None = None
     seeds_R: Tensor | None = None
+    positions_R: Tensor | None = None
+    centres: Centres | None = None
 
     def with_statistic(self, statistic_RHN: Tensor) -> "Candidates":
         """Returns the same candidates with a running statistic."""
@@ -75,6 +115,7 @@ class Scorer:
         statistic: The running statistic it needs, if any.
         reads_values: Whether it needs values.
         seeded: Whether it draws, and needs seeds.
+        calibrated: Whether it needs a profile's centres of queries, and the position of the next token.
     """
 
     score: Callable[[Candidates], Scored]
@@ -82,6 +123,7 @@ class Scorer:
     statistic: Statistic | None = None
     reads_values: bool = False
     seeded: bool = False
+    calibrated: bool = False
 
 
 def framed(scores_RHN: Tensor, lengths_RH: Tensor, window: int) -> Tensor:

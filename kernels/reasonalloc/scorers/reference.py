@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reasonalloc.ops.observe import reference as observe
 from reasonalloc.ops.redundancy.reference import mean_cosine_of_list
-from reasonalloc.scorers.base import Candidates, Scored
+from reasonalloc.scorers.base import Candidates, Centres, Scored
 
 _GOLDEN, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
@@ -24,6 +24,8 @@ class HeadCandidates:
     budget: int
     statistic_N: Tensor
     draws_N: list[float]
+    centres: Centres | None
+    position: int
 
     def attention(self, num_queries: int | None, window: int, scope: str, group: str) -> Tensor:
         """Mean attention of the newest queries, all of them if None, on each candidate."""
@@ -106,6 +108,26 @@ def knorm(head: HeadCandidates, past: int) -> tuple[Tensor, Tensor]:
     return -head.keys_ND[:past].square().sum(dim=1).sqrt(), head.statistic_N
 
 
+def triattention(head: HeadCandidates, past: int) -> tuple[Tensor, Tensor]:
+    """The series of cosines as it is published, pair by pair; of its query heads the greatest."""
+    assert head.centres is not None, "a calibrated scorer has centres"
+    keys_NF = _pairs(head.keys_ND[:past])
+    ahead_O11 = torch.tensor([2.0**power for power in range(17)], dtype=torch.float64)[:, None, None]
+    best_N = torch.full((past,), -math.inf, dtype=torch.float64)
+    for centre_F, spread_F in zip(_pairs(head.centres.centres_RQD[0]), head.centres.spreads_RQF[0], strict=True):
+        angles_ONF = head.centres.frequencies_F * (head.position + ahead_O11) + centre_F.angle() - keys_NF.angle()
+        series_N = (centre_F.abs() * keys_NF.abs() * angles_ONF.cos()).sum(dim=2).mean(dim=0)
+        raw_N = series_N + (spread_F * keys_NF.abs()).sum(dim=1)
+        deviation = raw_N.std(correction=0).clamp(min=1e-6)
+        best_N = torch.maximum(best_N, (raw_N - raw_N.mean()) / deviation)
+    return best_N.float(), head.statistic_N
+
+
+def _pairs(vectors_ND: Tensor) -> Tensor:
+    """Halves of vectors as complex numbers, ``[N, F]``."""
+    return torch.complex(*vectors_ND.double().chunk(2, dim=1))
+
+
 Formula = Callable[[HeadCandidates, int], tuple[Tensor, Tensor]]
 FORMULAS: dict[str, tuple[Formula, int]] = {
     "rkv": (rkv, 8),
@@ -118,6 +140,7 @@ FORMULAS: dict[str, tuple[Formula, int]] = {
     "streaming": (streaming, 8),
     "random": (random, 8),
     "knorm": (knorm, 8),
+    "triattention": (triattention, 8),
 }
 """Formula and window of each scorer."""
 
@@ -150,13 +173,22 @@ def _head(candidates: Candidates, statistic_RHN: Tensor, row: int, head: int, le
     group = c.queries_RWQD.shape[2] // c.keys_RHND.shape[1]
     values_ND = c.keys_RHND[row, head] if c.values_RHND is None else c.values_RHND[row, head]
     seed = 0 if c.seeds_R is None else int(c.seeds_R[row])
+    centres, mine = c.centres, slice(head * group, (head + 1) * group)
+    if centres is not None:
+        centres = Centres(
+            frequencies_F=centres.frequencies_F,
+            centres_RQD=centres.centres_RQD[row : row + 1, mine],
+            spreads_RQF=centres.spreads_RQF[row : row + 1, mine],
+        )
     return HeadCandidates(
-        queries_WGD=c.queries_RWQD[row, :, head * group : (head + 1) * group].float(),
+        queries_WGD=c.queries_RWQD[row, :, mine].float(),
         keys_ND=c.keys_RHND[row, head, :length].float(),
         values_ND=values_ND[:length].float(),
         budget=c.budget,
         statistic_N=statistic_RHN[row, head, :length],
         draws_N=[draw(seed, head, place) for place in range(length)],
+        centres=centres,
+        position=0 if c.positions_R is None else int(c.positions_R[row]),
     )
 
 

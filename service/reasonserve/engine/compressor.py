@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from reasonalloc.profile import LayerProfile
+from reasonalloc.scorers import Centres
 from reasonserve.engine import rows
 from reasonserve.engine.candidates import gather_candidates
 from reasonserve.engine.methods import check_satisfiable
@@ -43,6 +44,7 @@ class Compressor:
         windows: Query windows of the requests that near one.
         pool_is_short: Whether every bounded request captures queries, so that it can be squeezed in time.
         num_heads: Query heads of this rank.
+        centres: The profile's centres of these heads' queries; None where it has none.
         agreement: Holds this rank's rows against those of the others.
     """
 
@@ -60,6 +62,10 @@ class Compressor:
         self.agreement = agreement
         self.settings = settings
         self.profile = profile
+        self.centres: Centres | None = None
+        if profile is not None and profile.queries is not None:
+            first, device = agreement.rank * num_heads, str(pool.k_cells.device)
+            self.centres = Centres.of(profile.queries, first=first, count=num_heads, device=device)
         self.pool_is_short = False
         rows = req_to_token.shape[0]
         self.tables = CellTables(rows, pool.layer_num, pool.head_num, settings.table_cells, pool.k_cells.device)
@@ -204,7 +210,13 @@ class Compressor:
         queries_LWQD = self.windows.oldest_first(state.window_row, state.captured(allocated))
         slots_N = self._req_to_token[req.kv.req_pool_idx, :allocated]
         work = gather_candidates(state, queries_LWQD, self.pool.layout, self.tables, slots_N, with_prompt=rebased)
-        work = replace(work, seed=mix_seed(req.sampling_params.sampling_seed or 0, output_tokens))
+        work = replace(
+            work,
+            seed=mix_seed(req.sampling_params.sampling_seed or 0, output_tokens),
+            position=state.prompt_tokens + output_tokens,
+            centres=self.centres,
+            first_head=self.agreement.rank * self.pool.head_num,
+        )
         output = run_round(state.kv.method, self.pool.k_cells, self.pool.v_cells, work, self.profile, self.settings)
         state.statistic_LHK = output.statistic_LHN
         if self._recorder is not None:

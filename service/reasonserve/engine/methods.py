@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 
 from reasonalloc import levels
-from reasonalloc.methods import Triple
+from reasonalloc.methods import PROFILE_PARTS, Triple
 from reasonalloc.profile import LayerProfile
 from reasonalloc.scorers import SCORERS, Candidates, Scored, Scorer
 from reasonalloc.shapes import valid_mask
 from reasonserve.engine.settings import EngineSettings
-from reasonserve.kv import KvRequest, Method, needs_profile, offered_methods, triple_of
+from reasonserve.kv import KvRequest, Method, offered_methods, triple_of
 
 
 def check_satisfiable(kv: KvRequest, profile: LayerProfile | None) -> None:
@@ -23,11 +23,21 @@ def check_satisfiable(kv: KvRequest, profile: LayerProfile | None) -> None:
     Raises:
         ValueError: It needs a layer profile and there is none; says what to do.
     """
-    if needs_profile(kv.method) and profile is None:
+    triple = triple_of(kv.method)
+    held = profile.parts if profile else frozenset()
+    if triple is None or triple.profile_parts <= held:
+        return
+    offered = ", ".join(offered_methods(held))
+    if profile is None:
         raise ValueError(
-            f"kv.method is {kv.method!r}, which splits layers by a profile, and no layer profile is loaded; activate "
-            f"one, or use one of {', '.join(offered_methods(has_profile=False))}."
+            f"kv.method is {kv.method!r}, which goes by a profile, and no layer profile is loaded; activate one, or "
+            f"use one of {offered}."
         )
+    lacking = " and ".join(PROFILE_PARTS[part] for part in sorted(triple.profile_parts - held))
+    raise ValueError(
+        f"kv.method is {kv.method!r}, which goes by {lacking}, and the active profile {profile.profile_id} holds none; "
+        f"activate one that was calibrated with them, or use one of {offered}."
+    )
 
 
 def triple_in_force(method: Method) -> Triple:
@@ -77,6 +87,7 @@ def split_budget(
     budget: int,
     profile: LayerProfile | None,
     settings: EngineSettings,
+    first_head: int = 0,
 ) -> torch.Tensor:
     """Splits a request's S * L * H cells over layers and kv heads.
 
@@ -85,8 +96,9 @@ def split_budget(
         scores_LHN: Scores of the candidates, comparable within a layer.
         lengths_LH: Candidates of each head.
         budget: S.
-        profile: What the model's layers need, where the layer rule asks for it.
+        profile: What the model's layers and heads need, where a rule asks for it.
         settings: Constants.
+        first_head: The model's kv head that is the first of ``lengths_LH``.
 
     Returns:
         Cells that each head keeps; sums to S * L * H exactly. [L, H] int64
@@ -112,7 +124,14 @@ def split_budget(
         power=settings.head_power,
         floor=settings.head_floor,
         ceiling=settings.head_ceiling,
+        shares=_head_shares(profile, first_head, num_kv_heads) if triple.head == "profile" else None,
     )
+
+
+def _head_shares(profile: LayerProfile | None, first_head: int, num_kv_heads: int) -> torch.Tensor | None:
+    if profile is None or not profile.head_shares:
+        return None
+    return torch.tensor(profile.head_shares)[:, first_head : first_head + num_kv_heads]
 
 
 def pack_kept(values_LHN: torch.Tensor, keep_LHN: torch.Tensor, kept_LH: torch.Tensor, width: int) -> torch.Tensor:

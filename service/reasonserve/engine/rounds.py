@@ -12,7 +12,7 @@ import torch
 from reasonalloc.ops.compact import apply_moves, plan_compaction
 from reasonalloc.ops.keep import keep_top
 from reasonalloc.profile import LayerProfile
-from reasonalloc.scorers import SCORERS, Candidates
+from reasonalloc.scorers import SCORERS, Candidates, Centres, Scorer
 from reasonserve.engine.methods import pack_kept, score_cells, split_budget, triple_in_force
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import Method
@@ -31,6 +31,9 @@ class RoundInput:
         seed: What a scorer draws by; the same draws for the same request at the same length, in any batch.
         owned_LH: Leading candidates of each head that the last round kept; None in a first round.
         statistic_LHK: The scorer's running statistic of these; None in a first round or where it has none.
+        position: True position of the next token.
+        centres: The profile's centres of this rank's query heads; None where it has none.
+        first_head: The model's kv head that is this rank's first.
     """
 
     queries_LWQD: torch.Tensor
@@ -41,6 +44,9 @@ class RoundInput:
     seed: int = 0
     owned_LH: torch.Tensor | None = None
     statistic_LHK: torch.Tensor | None = None
+    position: int = 0
+    centres: Centres | None = None
+    first_head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +88,14 @@ def run_round(
         settings: Constants.
     """
     triple = triple_in_force(method)
-    layers_L = torch.arange(work.lengths_LH.shape[0], device=work.lengths_LH.device)
-    candidates = Candidates(
-        queries_RWQD=work.queries_LWQD,
-        keys_RHND=k_cells[work.cells_LHN],
-        values_RHND=v_cells[work.cells_LHN] if SCORERS[triple.scorer].reads_values else None,
-        lengths_RH=work.lengths_LH,
-        budget=work.budget,
-        seeds_R=layers_L + (work.seed << 16),
-    )
+    candidates = _candidates(SCORERS[triple.scorer], k_cells, v_cells, work)
     scored = score_cells(triple, candidates, work.statistic_LHK, work.owned_LH)
-    counts_LH = split_budget(triple, scored.scores_RHN, work.lengths_LH, work.budget, profile, settings)
-    keep_LHN = keep_top(scored.scores_RHN, work.lengths_LH, counts_LH)
-    plan = plan_compaction(
-        work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, torch.zeros_like(layers_L), 1
+    counts_LH = split_budget(
+        triple, scored.scores_RHN, work.lengths_LH, work.budget, profile, settings, work.first_head
     )
+    keep_LHN = keep_top(scored.scores_RHN, work.lengths_LH, counts_LH)
+    request_L = work.lengths_LH.new_zeros(len(work.lengths_LH))
+    plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, request_L, 1)
     apply_moves(k_cells, plan.src_M, plan.dst_M)
     apply_moves(v_cells, plan.src_M, plan.dst_M)
     statistic_LHN = scored.statistic_RHN
@@ -109,4 +108,18 @@ def run_round(
         keep_LHN=keep_LHN,
         candidates_LH=work.lengths_LH,
         statistic_LHN=statistic_LHN,
+    )
+
+
+def _candidates(scorer: Scorer, k_cells: torch.Tensor, v_cells: torch.Tensor, work: RoundInput) -> Candidates:
+    layers_L = torch.arange(len(work.lengths_LH), device=work.lengths_LH.device)
+    return Candidates(
+        queries_RWQD=work.queries_LWQD,
+        keys_RHND=k_cells[work.cells_LHN],
+        values_RHND=v_cells[work.cells_LHN] if scorer.reads_values else None,
+        lengths_RH=work.lengths_LH,
+        budget=work.budget,
+        seeds_R=layers_L + (work.seed << 16),
+        positions_R=torch.full_like(layers_L, work.position),
+        centres=work.centres,
     )

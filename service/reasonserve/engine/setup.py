@@ -55,6 +55,6 @@ def handshake(compressor: Compressor) -> Handshake:
         dtype=str(pool.store_dtype).removeprefix("torch."),
         model_fingerprint=compressor.settings.model_fingerprint,
         profile_id="" if profile is None else profile.profile_id,
-        methods=offered_methods(profile is not None),
+        methods=offered_methods(profile.parts if profile else ()),
         prompt_modes=PROMPT_MODES,
     )

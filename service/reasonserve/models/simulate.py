@@ -51,6 +51,8 @@ class Rounds:
     def __post_init__(self) -> None:
         if SCORERS[self.scorer].statistic is not None:
             raise ValueError(f"scorer {self.scorer} carries a statistic from round to round; give one that does not")
+        if SCORERS[self.scorer].calibrated:
+            raise ValueError(f"scorer {self.scorer} needs a profile's centres, which a replay has not; give another")
 
     def pinned(self, trace: Trace) -> int:
         """Returns the leading tokens of a trace that never compete."""

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reasonalloc.methods import PROFILE_PARTS
 from reasonserve.config import ServiceConfig
 from reasonserve.errors import UnavailableError
 from reasonserve.kv import PROMPT_MODES, Handshake, KvCounters, KvRequest, RoundEvent, clamp_budget, offered_methods
@@ -57,7 +58,7 @@ class FakeEngine:
             model_fingerprint="0" * 16,
             profile_id="fake-profile" if has_profile else "",
             prompt_modes=PROMPT_MODES,
-            methods=offered_methods(has_profile),
+            methods=offered_methods(PROFILE_PARTS if has_profile else ()),
         )
 
     @property

@@ -1,5 +1,7 @@
 """The kernels of window attention and redundancy, and every scorer and head rule on top of them."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from reasonalloc.ops.redundancy import mean_cosine
 from reasonalloc.ops.redundancy import reference as redundancy_reference
 from reasonalloc.ops.route import adakv_heads, one_pass_heads
 from reasonalloc.ops.route import reference as route_reference
-from reasonalloc.scorers import SCORERS, Candidates, reference
+from reasonalloc.scorers import SCORERS, Candidates, Centres, reference
 
 VARIANTS = [(scope, group) for scope in ("past", "causal") for group in ("max_logit", "max", "max_of_means", "mean")]
 
@@ -64,10 +66,15 @@ def test_scorers_equal_their_formulas(ragged, device, name):
         "lengths_RH": lengths,
         "statistic_RHN": make.normal(2, 2, 66).abs(),
         "seeds_R": torch.tensor([3, -4]),
+        "positions_R": torch.tensor([66, 5000]),
     }
-    on_device = Candidates(**{name: value.to(device) for name, value in tensors.items()}, budget=20)
+    centres = make.centres(2, 6, 16)
+    moved_centres = Centres(**{field.name: getattr(centres, field.name).to(device) for field in fields(centres)})
+    on_device = Candidates(
+        **{name: value.to(device) for name, value in tensors.items()}, budget=20, centres=moved_centres
+    )
     scores = SCORERS[name].score(on_device).scores_RHN
-    expected = reference.score(name, Candidates(**tensors, budget=20)).scores_RHN
+    expected = reference.score(name, Candidates(**tensors, budget=20, centres=centres)).scores_RHN
     torch.testing.assert_close(scores.cpu(), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -42,7 +42,7 @@ def test_more_requests_than_rows_are_an_error() -> None:
 
 
 def test_tables_stay_where_they_are_until_a_list_outgrows_them() -> None:
-    tables = CellTables(rows=3, num_layers=2, num_kv_heads=3, capacity=4, device=CPU)
+    tables = CellTables(rows=3, num_layers=2, num_kv_heads=3, capacity=4, device=CPU, fixed=False)
     address = tables.cells.data_ptr()
     first, second = tables.take(), tables.take()
     owned = torch.arange(100, 118).view(2, 3, 3)
@@ -53,6 +53,16 @@ def test_tables_stay_where_they_are_until_a_list_outgrows_them() -> None:
     assert torch.equal(tables.cells[first, :, :, :3], owned)
     assert torch.equal(tables.cells[second, :, :, :6], torch.arange(36).view(2, 3, 6))
     assert torch.equal(tables.owned[first], lengths)
+
+
+def test_fixed_tables_take_wide_candidates_with_short_lists_and_never_move() -> None:
+    tables = CellTables(rows=1, num_layers=1, num_kv_heads=2, capacity=4, device=CPU, fixed=True)
+    address, row = tables.cells.data_ptr(), tables.take()
+    tables.write(row, torch.arange(14).view(1, 2, 7), torch.tensor([[4, 1]]))
+    assert tables.cells[row, 0, 0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="keeps 5 cells in one list and the tables have room for 4"):
+        tables.write(row, torch.arange(14).view(1, 2, 7), torch.tensor([[5, 1]]))
+    assert tables.cells.data_ptr() == address
 
 
 @pytest.mark.parametrize("captured", [4, 5, 7, 8, 13])

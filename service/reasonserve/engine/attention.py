@@ -1,64 +1,76 @@
 """Decode attention of dense and of compressed requests, in one call per layer over one set of tables.
 
-Prefill stays with the user's backend: a prompt is dense until its request's first round.
+Prefill stays with one of SGLang's own backends: a prompt is dense until its request's first round.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+from sglang.srt.layers.attention.base_attn_backend import AttentionBackend, SharedReadEnds
 from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
-from reasonalloc.ops.attend import Segments, attend_segments
+from reasonalloc.ops import launch
+from reasonalloc.ops.attend import attend_segments
+from reasonserve.engine.plan import DecodePlan
 
 if TYPE_CHECKING:
     from sglang.srt.layers.radix_attention import RadixAttention
-    from sglang.srt.model_executor.forward_batch_info import ForwardBatch
+    from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
     from sglang.srt.model_executor.model_runner import ModelRunner
 
     from reasonserve.engine.compressor import Compressor
-    from reasonserve.engine.requests import RequestState
+
+_WARM_BATCHES = (1, 1024)
+"""Batches of one token each that compile the program of one thread and the one of many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Captures:
-    """Where each query of a batch is captured; None in a plan where no request nears a round.
-
-    Attributes:
-        window_rows_B: Rows in the query windows; the last row for a request that captures nothing.
-        ring_B: Places in these rows' rings.
-    """
-
-    window_rows_B: torch.Tensor
-    ring_B: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class DecodePlan:
-    """What each request of a decode batch attends to; made once a step, read by every layer."""
-
-    segments: Segments
-    captures: Captures | None
-
-
-class CellAttention(TorchNativeAttnBackend):
-    """SGLang attention backend ``reasonalloc``."""
+class CellAttention(AttentionBackend):
+    """SGLang attention backend ``reasonalloc``, for decoding."""
 
     forward_metadata: DecodePlan | None
 
     def __init__(self, model_runner: ModelRunner, compressor: Compressor) -> None:
-        super().__init__(model_runner)
+        super().__init__()
+        self.device = model_runner.device
+        self.req_to_token_pool = model_runner.req_to_token_pool
+        self.token_to_kv_pool = model_runner.token_to_kv_pool
         self._compressor = compressor
+        self._planner = compressor.planner
         self._compile(compressor.num_heads)
 
     def init_forward_metadata(self, forward_batch: ForwardBatch) -> None:
-        """Plans a decode step; other modes need no plan here."""
+        """Plans a decode step that runs without a CUDA graph; other modes need no plan here."""
         self.forward_metadata = None
         if forward_batch.forward_mode.is_decode():
-            self.forward_metadata = self._plan(forward_batch)
+            capturing = self._compressor.windows.rows_in_use > 0
+            self._plan(forward_batch, capturing=capturing)
+            self.init_forward_metadata_in_graph(forward_batch)
+
+    def init_cuda_graph_state(self, max_bs: int, max_num_tokens: int) -> None:
+        """Makes room for the largest batch that is captured, padding included."""
+        self._planner.reserve(max_bs)
+
+    def init_forward_metadata_out_graph(self, forward_batch: ForwardBatch, in_capture: bool = False) -> None:
+        """Chooses the plan that a captured step reads; the graph itself brings it up to date.
+
+        A graph always captures queries: which request needs them may change from one replay to the next.
+        """
+        self._plan(forward_batch, capturing=True)
+
+    def init_forward_metadata_in_graph(self, forward_batch: ForwardBatch) -> None:
+        """Plans the step from what lies on the device; recorded once, and run by every replay."""
+        if self.forward_metadata is not None:
+            self._planner.fill(self.forward_metadata, forward_batch.req_pool_indices, forward_batch.seq_lens)
+
+    def get_cuda_graph_seq_len_fill_value(self) -> int:
+        """Returns the length of a padded row, which attends to nothing."""
+        return 0
+
+    def shared_read_ends(self, fm: ForwardMode) -> SharedReadEnds:
+        """Says that every layer reads ``req_to_token``, tables and cells: a round waits for the whole step."""
+        return SharedReadEnds.POST_REPLAY if fm.is_decode() else super().shared_read_ends(fm)
 
     def forward_decode(
         self,
@@ -94,55 +106,17 @@ class CellAttention(TorchNativeAttnBackend):
             queries_BQD, pool.k_cells, pool.v_cells, plan.segments, layer=layer.layer_id, scale=layer.scaling
         ).view(q.shape)
 
+    def _plan(self, forward_batch: ForwardBatch, *, capturing: bool) -> None:
+        self.forward_metadata = self._planner.view(forward_batch.batch_size, capturing=capturing)
+
     def _compile(self, num_heads: int) -> None:
         """Attends once over few tokens and once over many, so that the first request does not wait for a compiler."""
         pool = self._compressor.pool
-        for batch in (1, 1024):
-            rows_B = torch.zeros(batch, dtype=torch.int64, device=self.device)
-            segments = self._segments(rows_B, rows_B + 1, [(1, 1, -1)] * batch)
+        by_kernel = launch.use_kernel(pool.k_cells.device)  # one kernel serves any batch
+        for batch in _WARM_BATCHES[:1] if by_kernel else _WARM_BATCHES:
+            self._planner.reserve(batch)
+            plan = self._planner.view(batch, capturing=False)
+            rows_B = torch.zeros(batch, dtype=torch.int64, device=pool.k_cells.device)
+            self._planner.fill(plan, rows_B, rows_B + 1)
             queries_BQD = pool.k_cells.new_zeros((batch, num_heads, pool.head_dim))
-            attend_segments(queries_BQD, pool.k_cells, pool.v_cells, segments, layer=0, scale=1.0)
-
-    def _plan(self, forward_batch: ForwardBatch) -> DecodePlan:
-        pool_rows = forward_batch.req_pool_indices.tolist()
-        lengths = forward_batch.seq_lens.tolist()
-        states = [self._compressor.state_in_row(row) for row in pool_rows]
-        bounds = [_bounds(state, length) for state, length in zip(states, lengths, strict=True)]
-        segments = self._segments(forward_batch.req_pool_indices.long(), forward_batch.seq_lens.long(), bounds)
-        return DecodePlan(segments, self._captures(states, lengths))
-
-    def _segments(self, rows_B: torch.Tensor, lengths_B: torch.Tensor, bounds: list[tuple[int, int, int]]) -> Segments:
-        """Says where each request's tokens lie: bounds within its row, in tables that stay where they are."""
-        prefix_B, tail_start_B, table_rows_B = torch.tensor(bounds, device=self.device).T.contiguous().unbind(0)
-        tables = self._compressor.tables
-        return Segments(
-            slots_RN=self.req_to_token_pool.req_to_token,
-            slot_rows_B=rows_B,
-            prefix_B=prefix_B,
-            tail_start_B=tail_start_B,
-            tail_end_B=lengths_B,
-            cells_TLHK=tables.cells,
-            owned_TLH=tables.owned,
-            table_rows_B=table_rows_B,
-            num_slots=self._compressor.pool.layout.num_slots,
-        )
-
-    def _captures(self, states: list[RequestState | None], lengths: list[int]) -> Captures | None:
-        windows = self._compressor.windows
-        if not any(state is not None and state.window_row >= 0 for state in states):
-            return None
-        places = [
-            (windows.nobody, 0)
-            if state is None or state.window_row < 0
-            else (state.window_row, (length - 1 - state.window_start) % windows.window)
-            for state, length in zip(states, lengths, strict=True)
-        ]
-        rows_B, ring_B = torch.tensor(places, device=self.device).unbind(1)
-        return Captures(rows_B, ring_B)
-
-
-def _bounds(state: RequestState | None, length: int) -> tuple[int, int, int]:
-    """Returns where a request's prefix ends, where its tail starts, and its row in the cell tables."""
-    if state is None or state.table_row < 0:
-        return length, length, -1
-    return state.pinned_slots, state.pinned_slots + state.owned_slots, state.table_row
+            attend_segments(queries_BQD, pool.k_cells, pool.v_cells, plan.segments, layer=0, scale=1.0)

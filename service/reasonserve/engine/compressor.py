@@ -17,7 +17,9 @@ from reasonalloc.profile import LayerProfile
 from reasonalloc.scorers import Centres
 from reasonserve.engine import rows
 from reasonserve.engine.candidates import gather_candidates
+from reasonserve.engine.figures import RowFigures
 from reasonserve.engine.methods import check_satisfiable
+from reasonserve.engine.plan import DecodePlanner
 from reasonserve.engine.ranks import RankAgreement
 from reasonserve.engine.recorder import RoundRecorder
 from reasonserve.engine.reports import attach, round_event
@@ -42,6 +44,7 @@ class Compressor:
     Attributes:
         tables: Cell tables of the requests that had a round.
         windows: Query windows of the requests that near one.
+        planner: Plans decode steps.
         pool_is_short: Whether every bounded request captures queries, so that it can be squeezed in time.
         num_heads: Query heads of this rank.
         centres: The profile's centres of these heads' queries; None where it has none.
@@ -68,13 +71,14 @@ class Compressor:
             self.centres = Centres.of(profile.queries, first=first, count=num_heads, device=device)
         self.pool_is_short = False
         rows = req_to_token.shape[0]
-        self.tables = CellTables(rows, pool.layer_num, pool.head_num, settings.table_cells, pool.k_cells.device)
+        self.tables = _lay_out_tables(rows, pool, settings)
         self.windows = QueryWindows(
             rows, pool.layer_num, settings.window_tokens, num_heads, pool.head_dim, pool.k_cells
         )
+        self._figures = RowFigures(rows, self.windows.nobody, pool.k_cells.device)
+        self.planner = DecodePlanner(self._figures, self.tables, self.windows, req_to_token, pool.layout.num_slots)
         self._req_to_token = req_to_token
         self._states: WeakKeyDictionary[Req, RequestState] = WeakKeyDictionary()
-        self._by_pool_row: dict[int, RequestState] = {}
         # The first rank's heads alone: all ranks would write to the same files.
         self._recorder = RoundRecorder.from_environment() if agreement.rank == 0 else None
 
@@ -94,10 +98,6 @@ class Compressor:
             state = RequestState(kv=kv, prompt_tokens=len(req.origin_input_ids))
             self._states[req] = state
         return state
-
-    def state_in_row(self, pool_row: int) -> RequestState | None:
-        """Returns the state of the request that holds a row of ``req_to_token``, or None."""
-        return self._by_pool_row.get(pool_row)
 
     def after_prefill_layout(self, batch: ScheduleBatch) -> None:
         """Checks new requests' options and counts their prompts, before the prefill runs."""
@@ -156,22 +156,23 @@ class Compressor:
                 yield i, req, self.state_of(req)
 
     def before_decode(self, batch: ScheduleBatch) -> None:
-        """Attaches each request's counters to the token that this step makes; takes windows that fill soon."""
+        """Attaches each request's counters to the token that this step makes; readies what the step's plan reads."""
         self.agreement.check(
             (req.rid, req.kv.kv_allocated_len, state.budget_tokens) for _, req, state in self.running(batch)
         )
         for _, req, state in self.running(batch):
-            self._by_pool_row[req.kv.req_pool_idx] = state
             self._capture_ahead(state, req.kv.kv_allocated_len)
+            self._figures.note(req.kv.req_pool_idx, state)
             next_allocated = req.kv.kv_allocated_len + 1
             attach(req, state.output_tokens(next_allocated), state.count(next_allocated), state)
+        self._figures.flush()
 
     def release(self, req: Req) -> None:
         """Takes back what a request holds here; called whenever SGLang gives its KV memory back."""
         state = self._states.get(req)
         if state is None:
             return
-        self._by_pool_row.pop(req.kv.req_pool_idx, None)
+        self._figures.note(req.kv.req_pool_idx, None)
         if state.table_row >= 0:
             self.tables.give_back(state.table_row)
         if state.window_row >= 0:
@@ -240,6 +241,12 @@ class Compressor:
             num_ranks=self.agreement.num_ranks,
             seconds=time.perf_counter() - started,
         )
+
+
+def _lay_out_tables(rows: int, pool: OneTensorPool, settings: EngineSettings) -> CellTables:
+    device = pool.k_cells.device
+    fixed = settings.fixed_tables or device.type != "cpu"
+    return CellTables(rows, pool.layer_num, pool.head_num, settings.table_cells, device, fixed=fixed)
 
 
 def _set_lengths(batch: ScheduleBatch, shrunk: dict[int, int]) -> None:

@@ -204,6 +204,16 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sglang.srt.managers.io_struct.SetInternalStateReq": ("server_args",),
     "sglang.srt.managers.io_struct.SetInternalStateReqOutput": ("updated",),
     "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin": ("set_internal_state",),
+    "sglang.srt.layers.attention.base_attn_backend.AttentionBackend": (
+        "forward_decode",
+        "forward_metadata",
+        "get_cuda_graph_seq_len_fill_value",
+        "init_cuda_graph_state",
+        "init_forward_metadata",
+        "init_forward_metadata_in_graph",
+        "init_forward_metadata_out_graph",
+        "shared_read_ends",
+    ),
     "sglang.srt.mem_cache.allocator.base.BaseTokenToKVPoolAllocator": (
         "alloc",
         "available_size",

@@ -18,6 +18,9 @@ class EngineSettings(BaseModel):
         window_tokens: Newest queries that are captured before a round; a scorer reads as many of them as its
             window has.
         table_cells: Cells per layer and kv head that the tables have room for from the start.
+        fixed_tables: Whether requests that might need more are refused, so that the tables never move; always so on
+            another device than the CPU.
+        allow_unproven_device: Whether to start on a device that this release was never run on.
         head_power: Exponent of the raw head demand, beta of ReasonAlloc (arXiv 2606.11164).
         head_floor: Least share of the mean head budget, mu of ReasonAlloc.
         head_ceiling: Largest multiple of the mean head budget.
@@ -31,6 +34,8 @@ class EngineSettings(BaseModel):
     profile_json: str = ""
     window_tokens: int = 16
     table_cells: int = 1024
+    fixed_tables: bool = False
+    allow_unproven_device: bool = False
     head_power: float = 0.5
     head_floor: float = 0.25
     head_ceiling: float = 2.0

@@ -48,7 +48,8 @@ class CellTables:
     """Which owned cells each (request, layer, kv head) attends to, between its pinned prefix and its tail.
 
     Prefix and tail are whole slots, the same for every layer and head: they need no entry here. Both tensors are
-    laid out at the start for as many requests as can run; only a list that is longer than any before moves them.
+    laid out at the start for as many requests as can run. Tables that are not fixed move when a list is longer than
+    any before; fixed ones never do, as a CUDA graph needs, and requests that might outgrow them must be refused.
 
     Args:
         rows: Requests that can run at once.
@@ -56,18 +57,28 @@ class CellTables:
         num_kv_heads: KV heads H.
         capacity: Cells per list to begin with.
         device: Where the tables lie.
+        fixed: Whether they keep their size.
 
     Attributes:
+        fixed: Likewise.
         cells: Owned cells of each list in true-position order; what lies behind them is undefined.
             [rows, L, H, capacity] int64
         owned: Owned cells of each list. [rows, L, H] int64
     """
 
-    def __init__(self, rows: int, num_layers: int, num_kv_heads: int, capacity: int, device: torch.device) -> None:
+    def __init__(
+        self, rows: int, num_layers: int, num_kv_heads: int, capacity: int, device: torch.device, *, fixed: bool
+    ) -> None:
+        self.fixed = fixed
         # Not zeros: on a CPU, memory that no request touches is never taken from the machine.
         self.cells = torch.empty((rows, num_layers, num_kv_heads, capacity), dtype=torch.int64, device=device)
         self.owned = torch.zeros((rows, num_layers, num_kv_heads), dtype=torch.int64, device=device)
         self._rows = RowAllocator(rows)
+
+    @property
+    def capacity(self) -> int:
+        """Cells that a list has room for now."""
+        return self.cells.shape[-1]
 
     @property
     def rows_in_use(self) -> int:
@@ -89,14 +100,27 @@ class CellTables:
             row: The row.
             cells_LHN: Cells, padded.
             lengths_LH: Cells of each list.
+
+        Raises:
+            RuntimeError: A list is longer than fixed tables allow.
         """
         longest = cells_LHN.shape[-1]
-        if longest > self.cells.shape[-1]:
-            wider = self.cells.new_empty((*self.cells.shape[:-1], max(longest, 2 * self.cells.shape[-1])))
-            wider[..., : self.cells.shape[-1]] = self.cells
-            self.cells = wider
-        self.cells[row, :, :, :longest] = cells_LHN
+        if longest > self.capacity:
+            longest = int(lengths_LH.max())
+        if longest > self.capacity:
+            self._widen(longest)
+        self.cells[row, :, :, :longest] = cells_LHN[..., :longest]
         self.owned[row] = lengths_LH
+
+    def _widen(self, longest: int) -> None:
+        if self.fixed:
+            raise RuntimeError(
+                f"A request keeps {longest} cells in one list and the tables have room for {self.capacity}; it should "
+                "have been refused."
+            )
+        wider = self.cells.new_empty((*self.cells.shape[:-1], max(longest, 2 * self.capacity)))
+        wider[..., : self.capacity] = self.cells
+        self.cells = wider
 
 
 class QueryWindows:

@@ -76,11 +76,11 @@ class Request:
 
 
 class World:
-    def __init__(self, requests: list[Request]) -> None:
+    def __init__(self, requests: list[Request], engine: EngineSettings = SETTINGS) -> None:
         self.pool: Any = SmallPool()
         self.row = torch.zeros((len(requests), SLOTS), dtype=torch.int32)
         self.tree: Any = Tree(self.row)
-        self.compressor = Compressor(self.pool, self.row, QUERY_HEADS, SETTINGS, None, RankAgreement(None, 1))
+        self.compressor = Compressor(self.pool, self.row, QUERY_HEADS, engine, None, RankAgreement(None, 1))
         self.requests = requests
         self.generator = torch.Generator().manual_seed(0)
         for r in requests:
@@ -274,3 +274,16 @@ def test_bounded_requests_are_squeezed_before_one_has_to_go() -> None:
     assert states[2].prompt_tokens + 1 == 6
     decode(world, 60)
     assert [s.budget_tokens for s in states[:2]] == [96, 96], "they grow back when room returns"
+
+
+def test_with_tables_that_must_not_move_a_request_that_could_outgrow_them_is_ended() -> None:
+    settings = SETTINGS.model_copy(update={"table_cells": 100, "fixed_tables": True})
+    world = World([Request(0, 5, 96, "r-kv"), Request(1, 5, 96, "ada-rkv")], settings)
+    address = world.compressor.tables.cells.data_ptr()
+    ended = [r.to_finish for r in world.requests]
+    assert ended[0] is None
+    assert "could keep 192 tokens in one kv head" in ended[1].message
+    world.end(world.requests[1])
+    decode(world, 200)
+    assert world.compressor.state_of(world.requests[0]).owned_slots == 96
+    assert world.compressor.tables.cells.data_ptr() == address

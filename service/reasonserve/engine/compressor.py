@@ -18,6 +18,7 @@ from reasonalloc.scorers import Centres
 from reasonserve.engine import rows
 from reasonserve.engine.candidates import gather_candidates
 from reasonserve.engine.figures import RowFigures
+from reasonserve.engine.limits import check_lists_fit, longest_list
 from reasonserve.engine.methods import check_satisfiable
 from reasonserve.engine.plan import DecodePlanner
 from reasonserve.engine.ranks import RankAgreement
@@ -92,12 +93,18 @@ class Compressor:
             try:
                 kv = parse_kv_request(req.sampling_params.custom_params) or _FULL
                 check_satisfiable(kv, self.profile)
+                if self.tables.fixed:
+                    check_lists_fit(kv, self._longest_list(kv, req), self.tables.capacity)
             except ValueError as error:
                 kv = _FULL
                 _abort(req, str(error))
             state = RequestState(kv=kv, prompt_tokens=len(req.origin_input_ids))
             self._states[req] = state
         return state
+
+    def _longest_list(self, kv: KvRequest, req: Req) -> int:
+        prompt_tokens, max_new_tokens = len(req.origin_input_ids), int(req.sampling_params.max_new_tokens)
+        return longest_list(kv, prompt_tokens, max_new_tokens, self.pool.layer_num, self.pool.head_num)
 
     def after_prefill_layout(self, batch: ScheduleBatch) -> None:
         """Checks new requests' options and counts their prompts, before the prefill runs."""
@@ -251,10 +258,10 @@ def _lay_out_tables(rows: int, pool: OneTensorPool, settings: EngineSettings) ->
 
 def _set_lengths(batch: ScheduleBatch, shrunk: dict[int, int]) -> None:
     """Gives a batch the new lengths of its rows, on fresh tensors: the old ones may still be read."""
-    rows = torch.tensor(list(shrunk), device=batch.seq_lens.device)
-    lengths = torch.tensor(list(shrunk.values()), device=batch.seq_lens.device)
-    batch.seq_lens = batch.seq_lens.index_copy(0, rows, lengths.to(batch.seq_lens.dtype))
-    batch.seq_lens_cpu = batch.seq_lens_cpu.index_copy(0, rows.cpu(), lengths.cpu().to(batch.seq_lens_cpu.dtype))
+    places, lengths = torch.tensor(list(shrunk)), torch.tensor(list(shrunk.values()))
+    for name in ("seq_lens", "seq_lens_cpu"):
+        old = getattr(batch, name)
+        setattr(batch, name, old.index_copy(0, places.to(old.device), lengths.to(old)))
     batch.seq_lens_sum = None
 
 

@@ -16,6 +16,13 @@ def test_kernels_run_on_cuda_where_triton_is_installed(monkeypatch):
     assert not launch.use_kernel(torch.device("cuda"))
 
 
+def test_kernels_run_on_the_cpu_for_those_who_ask(monkeypatch):
+    monkeypatch.setattr(launch, "_has_triton", lambda: True)
+    monkeypatch.setattr(launch, "_on_cpu", lambda: True)
+    assert launch.use_kernel(torch.device("cpu"))
+    assert not launch.use_kernel(torch.device("meta"))
+
+
 @pytest.mark.parametrize("how", [launch.ATTEND_DEFAULT, *launch.ATTEND.values()])
 def test_launches_fit_together(how):
     """A chunk is whole steps, also of half as many tokens; tl.dot takes at least 16; the merge loads all splits."""

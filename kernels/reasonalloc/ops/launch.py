@@ -6,6 +6,7 @@ memory, not from measurements; ``python -m reasonalloc.bench gpu`` measures.
 """
 
 import functools
+import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -45,12 +46,16 @@ ATTEND = {
 }
 
 
+CPU_KERNELS_VARIABLE = "REASONALLOC_CPU_KERNELS"
+"""Environment variable; with 1, and ``TRITON_INTERPRET=1``, kernels run on CPU tensors too: for tests, and slow."""
+
+
 def use_kernel(device: torch.device) -> bool:
     """Whether operators on this device run as kernels: on CUDA, where triton is installed.
 
     This is the only place that decides. A kernel that fails raises; nothing falls back.
     """
-    return device.type == "cuda" and _has_triton()
+    return (device.type == "cuda" or (device.type == "cpu" and _on_cpu())) and _has_triton()
 
 
 def attend_launch(like: Tensor) -> AttendLaunch:
@@ -66,6 +71,11 @@ def attend_launch(like: Tensor) -> AttendLaunch:
 def power_of_2(size: int, least: int = 1) -> int:
     """The smallest power of two of at least ``size`` and ``least``, itself a power of two."""
     return max(1 << max(size - 1, 0).bit_length(), least)
+
+
+@functools.cache
+def _on_cpu() -> bool:
+    return os.environ.get(CPU_KERNELS_VARIABLE) == "1"
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from reasonalloc.ops.compact import apply_moves, plan_compaction
+from reasonalloc.ops import launch
+from reasonalloc.ops.compact import apply_moves, compact_cells, plan_compaction
 from reasonalloc.ops.keep import keep_top
 from reasonalloc.profile import LayerProfile
 from reasonalloc.scorers import SCORERS, Candidates, Centres, Scorer
@@ -94,16 +95,13 @@ def run_round(
         triple, scored.scores_RHN, work.lengths_LH, work.budget, profile, settings, work.first_head
     )
     keep_LHN = keep_top(scored.scores_RHN, work.lengths_LH, counts_LH)
-    request_L = work.lengths_LH.new_zeros(len(work.lengths_LH))
-    plan = plan_compaction(work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN, request_L, 1)
-    apply_moves(k_cells, plan.src_M, plan.dst_M)
-    apply_moves(v_cells, plan.src_M, plan.dst_M)
+    cells_LHN, kept_LH = _compact(k_cells, v_cells, work, keep_LHN)
     statistic_LHN = scored.statistic_RHN
     if statistic_LHN is not None:
-        statistic_LHN = pack_kept(statistic_LHN, keep_LHN, plan.lengths_RH, plan.cells_RHK.shape[2])
+        statistic_LHN = pack_kept(statistic_LHN, keep_LHN, kept_LH, cells_LHN.shape[2])
     return RoundOutput(
-        cells_LHN=plan.cells_RHK,
-        lengths_LH=plan.lengths_RH,
+        cells_LHN=cells_LHN,
+        lengths_LH=kept_LH,
         scores_LHN=scored.scores_RHN,
         keep_LHN=keep_LHN,
         candidates_LH=work.lengths_LH,
@@ -123,3 +121,24 @@ def _candidates(scorer: Scorer, k_cells: torch.Tensor, v_cells: torch.Tensor, wo
         positions_R=torch.full_like(layers_L, work.position),
         centres=work.centres,
     )
+
+
+def _compact(
+    k_cells: torch.Tensor, v_cells: torch.Tensor, work: RoundInput, keep_LHN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Moves survivors into holes; returns the owned cells, padded, and the number of each list.
+
+    Raises:
+        ValueError: There are not as many holes as survivors to move, which would leave cells in released slots.
+    """
+    lists = work.cells_LHN, work.lengths_LH, keep_LHN, work.releasable_LHN
+    request_L = work.lengths_LH.new_zeros(len(work.lengths_LH))
+    if not launch.use_kernel(k_cells.device):
+        plan = plan_compaction(*lists, request_L, 1)
+        apply_moves(k_cells, plan.src_M, plan.dst_M)
+        apply_moves(v_cells, plan.src_M, plan.dst_M)
+        return plan.cells_RHK, plan.lengths_RH
+    done = compact_cells(k_cells, v_cells, *lists, request_L, 1)
+    if unmatched := int(done.unmatched_B):
+        raise ValueError(f"a round kept {unmatched} cells more than its request's remaining slots have")
+    return done.cells_RHN, done.lengths_RH

@@ -35,10 +35,10 @@ def multinomial_with_seed(logprobs: torch.Tensor, seed: torch.Tensor, positions:
     Returns:
         Sampled indices. [B, 1]
     """
-    noise = torch.empty_like(logprobs)
+    noise = torch.empty(logprobs.shape, dtype=logprobs.dtype)  # on the CPU, so that any device draws the same
     for row, (s, p) in enumerate(zip(seed.tolist(), positions.tolist(), strict=True)):
         noise[row].exponential_(generator=torch.Generator().manual_seed(mix_seed(int(s), int(p))))
-    return (logprobs - noise.log()).argmax(dim=1, keepdim=True)
+    return (logprobs - noise.log().to(logprobs.device)).argmax(dim=1, keepdim=True)
 
 
 def sample_with_min_p(

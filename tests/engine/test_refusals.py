@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from reasonserve.engine.refusals import refusals
+from reasonserve.engine.settings import EngineSettings
 
 ARGUMENTS = {
     "page_size": 1,
@@ -31,12 +32,14 @@ def refused(**change: Any) -> list[str]:
     pool = change.pop("token_to_kv_pool", SimpleNamespace(k_cells=None))
     arguments = SimpleNamespace(**{key: change.get(key, value) for key, value in ARGUMENTS.items()})
     runner = SimpleNamespace(**{key: change.get(key, value) for key, value in RUNNER.items()}, token_to_kv_pool=pool)
-    return refusals(arguments, cast(Any, runner))
+    settings = EngineSettings(allow_unproven_device=change.get("allow_unproven_device", False))
+    return refusals(arguments, cast(Any, runner), settings)
 
 
 def test_what_is_fit_is_not_refused() -> None:
     assert refused() == []
     assert refused(tp_size=3) == []
+    assert refused(device="cuda", allow_unproven_device=True) == []
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,8 @@ def test_what_is_fit_is_not_refused() -> None:
         ({"tp_size": 4}, "tp_size is 4, which does not divide the model's 6 kv heads", "set it to a divisor"),
         ({"pp_size": 2}, "pp_size is 2", "set it to 1"),
         ({"dp_size": 2}, "dp_size is 2", "run more replicas"),
-        ({"device": "cuda"}, "the device is cuda", "proven on cpu"),
+        ({"device": "cuda"}, "the device is cuda, on which this release was never run", "engine.allow_unproven_device"),
+        ({"device": "xpu", "allow_unproven_device": True}, "the device is xpu", "take cpu"),
     ],
 )
 def test_each_refusal_says_what_is_wrong_and_what_to_do(change: dict[str, Any], said: str, remedy: str) -> None:

@@ -9,14 +9,18 @@ import torch
 if TYPE_CHECKING:
     from sglang.srt.model_executor.model_runner import ModelRunner
 
+    from reasonserve.engine.settings import EngineSettings
 
-def refusals(arguments: Any, runner: ModelRunner) -> list[str]:
+
+def refusals(arguments: Any, runner: ModelRunner, settings: EngineSettings) -> list[str]:
     """Says why this engine cannot compress, with the remedy; empty when it can.
 
     Args:
         arguments: SGLang's resolved server arguments.
         runner: The model runner, its pools built.
+        settings: What the replica asks for.
     """
+    device = torch.device(runner.device).type
     pool, heads = runner.token_to_kv_pool, runner.model_config.get_total_num_kv_heads()
     checks = (
         (runner.use_mla_backend, "the model uses MLA, whose cache has no heads; serve a multi-head or GQA model"),
@@ -32,6 +36,11 @@ def refusals(arguments: Any, runner: ModelRunner) -> list[str]:
         ),
         (arguments.pp_size != 1, f"pp_size is {arguments.pp_size}; set it to 1"),
         (arguments.dp_size != 1, f"dp_size is {arguments.dp_size}; set it to 1 and run more replicas"),
-        (torch.device(runner.device).type != "cpu", f"the device is {runner.device}; this release is proven on cpu"),
+        (device not in ("cpu", "cuda"), f"the device is {device}, which nothing here was written for; take cpu"),
+        (
+            device == "cuda" and not settings.allow_unproven_device,
+            "the device is cuda, on which this release was never run; set engine.device to cpu, or "
+            "engine.allow_unproven_device to true to try it",
+        ),
     )
     return [reason for wrong, reason in checks if wrong]

@@ -26,9 +26,9 @@ def build_compressor(runner: ModelRunner) -> Compressor:
     """
     from sglang.srt.runtime_context import get_parallel
 
-    if reasons := refusals(runner.server_args, runner):
-        raise RuntimeError(f"ReasonServe cannot bound the KV cache here: {'; '.join(reasons)}.")
     settings = EngineSettings.from_environment()
+    if reasons := refusals(runner.server_args, runner, settings):
+        raise RuntimeError(f"ReasonServe cannot bound the KV cache here: {'; '.join(reasons)}.")
     pool: OneTensorPool = runner.token_to_kv_pool
     profile = None
     if settings.profile_json:

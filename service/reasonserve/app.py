@@ -14,9 +14,10 @@ from ray.serve.config import (
     RequestRouterConfig,
     gRPCOptions,
 )
+from ray.serve.schema import LoggingConfig
 
 from reasonserve.config import ReplicaConfig, RoutingConfig, ServiceConfig
-from reasonserve.gateway.deployment import Gateway
+from reasonserve.gateway.deployment import MAX_CALLS, Gateway
 from reasonserve.replica.deployment import Replica
 
 PREFIX_AFFINITY_ROUTER = "reasonserve.replica.router:PrefixAffinityRouter"
@@ -24,8 +25,6 @@ KV_PRESSURE_POLICY = "reasonserve.replica.scaling:KvPressurePolicy"
 SERVICER_FUNCTION = "reasonserve.gateway.proxy.add_generation_service"
 GATEWAY_CPUS = 0.1
 """The gateway waits most of the time; a whole core would keep a replica off a small machine."""
-GATEWAY_MAX_ONGOING = 1024
-"""Above what replicas admit, so that a client is refused by admission, with a retry time, and not left waiting."""
 ROUTING_STATS_S = 1.0
 """How often replicas tell the router what their leases have free; between, the router counts what it sends."""
 
@@ -78,7 +77,10 @@ def build_app(
         model_path: Folder of the model, on every node; None lets each replica find the configured model.
         engine_factory: ``module:function`` that makes an ``Engine`` of configuration, model folder and profile.
     """
+    # Each request has a line of our own, with its outcome and figures.
+    logging = LoggingConfig(enable_access_log=False)
     replica = serve.deployment(
+        logging_config=logging,
         **_count_options(config.replicas),
         request_router_config=_router_config(config.replicas.routing),
         max_ongoing_requests=config.replicas.max_ongoing_requests,
@@ -94,7 +96,8 @@ def build_app(
         engine_factory=engine_factory,
     )
     return serve.deployment(
-        max_ongoing_requests=GATEWAY_MAX_ONGOING,
+        logging_config=logging,
+        max_ongoing_requests=MAX_CALLS,
         ray_actor_options={"num_cpus": GATEWAY_CPUS},
         graceful_shutdown_timeout_s=config.replicas.drain_s,
     )(Gateway).bind(config, replica, controller_endpoint=controller_endpoint, admin_token_file=admin_token_file)
@@ -136,9 +139,11 @@ def _router_config(routing: RoutingConfig) -> RequestRouterConfig:
 
 
 def serve_options(config: ServiceConfig) -> dict[str, Any]:
-    """Returns the arguments of ``serve.start``: the gRPC port for clients, HTTP for health probes alone."""
-    return {
+    """Returns the arguments of ``serve.start``: HTTP for clients and probes, gRPC where the gateway does not listen."""
+    options: dict[str, Any] = {
         "proxy_location": ProxyLocation.EveryNode,
         "http_options": {"host": "127.0.0.1", "port": config.gateway.http_port},
-        "grpc_options": gRPCOptions(port=config.gateway.port, grpc_servicer_functions=[SERVICER_FUNCTION]),
     }
+    if config.gateway.entrance == "proxy":
+        options["grpc_options"] = gRPCOptions(port=config.gateway.port, grpc_servicer_functions=[SERVICER_FUNCTION])
+    return options

@@ -13,6 +13,7 @@ from reasonserve.errors import StartupError
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_GATEWAY_PORT = 9000
 DEFAULT_CONTROLLER_PORT = 9100
+MIN_MESSAGE_LIMIT_BYTES = 16 << 20
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -33,6 +34,10 @@ class EngineConfig(_Closed):
         grammar_backend: What enforces JSON schemas, regular expressions and grammars; none refuses them.
         reasoning_parser: SGLang's parser that separates reasoning from the answer; None leaves text as it is.
         random_seed: Seed of the engine's sampling.
+        device: Where the engine computes.
+        allow_unproven_device: Whether to start on a device that this release was never run on, which is `cuda`.
+        table_cells: Tokens that one kv head of a request may keep. On `cuda` a request that could keep more is refused;
+            on `cpu` the tables grow.
     """
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
@@ -43,6 +48,9 @@ class EngineConfig(_Closed):
     grammar_backend: Literal["xgrammar", "none"] = "xgrammar"
     reasoning_parser: str | None = None
     random_seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    allow_unproven_device: bool = False
+    table_cells: Annotated[int, Field(ge=64)] = 1024
 
 
 class RoutingConfig(_Closed):
@@ -121,16 +129,24 @@ class GatewayConfig(_Closed):
     """Where clients call.
 
     Attributes:
-        port: gRPC port of Ray Serve's proxy.
+        port: gRPC port.
+        entrance: Who listens there. ``gateway``: the gateway itself, on this machine. ``proxy``: Ray Serve's gRPC
+            proxy, on every node, which passes calls on to a gateway; for a cluster.
         http_port: HTTP port of Ray Serve's proxy: the OpenAI-compatible API, and health.
         key_cache_s: How long a resolved tenant key is trusted without asking again.
         max_input_bytes: Largest request message.
     """
 
     port: Port = DEFAULT_GATEWAY_PORT
+    entrance: Literal["gateway", "proxy"] = "gateway"
     http_port: Port = 8000
     key_cache_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     max_input_bytes: Annotated[int, Field(ge=1024)] = 4 << 20
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest message on the wire; it bounds answers too, which are longer than their requests."""
+        return max(4 * self.max_input_bytes, MIN_MESSAGE_LIMIT_BYTES)
 
 
 class ControllerConfig(_Closed):
@@ -224,6 +240,12 @@ class ServiceConfig(_Closed):
     front: FrontConfig = FrontConfig()
     controller: ControllerConfig = ControllerConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="after")
+    def _gpus_are_set_aside(self) -> Self:
+        if self.engine.device == "cuda" and self.replicas.num_gpus == 0:
+            raise ValueError("engine.device is cuda and replicas.num_gpus 0, which hides all GPUs; raise it")
+        return self
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

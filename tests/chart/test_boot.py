@@ -204,7 +204,7 @@ def test_the_proxies_are_those_of_a_local_stack(renders):
     """But for the address: the kubelet and the front come from other machines."""
     code = (
         "import sys, json; from reasonserve.app import serve_options; from reasonserve.config import ServiceConfig;"
-        "made = serve_options(ServiceConfig()); grpc = made['grpc_options'];"
+        "made = serve_options(ServiceConfig(gateway={'entrance': 'proxy'})); grpc = made['grpc_options'];"
         "made['grpc_options'] = grpc.model_dump(exclude_unset=True); print(json.dumps(made))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -45,6 +45,7 @@ CONTRADICTIONS = [
         "existingSecret instead",
     ),
     ({"config": {"controller": {"host": "0.0.0.0"}}}, "config.controller.host", "Remove the key"),
+    ({"config": {"gateway": {"entrance": "gateway"}}}, "config.gateway.entrance", "Set it to proxy"),
     ({"config": {"telemetry": {"trace_file": "/tmp/t"}}}, "config.telemetry.trace_file", "otlp_endpoint"),
     ({"config": {"telemetry": {"log_file": "/tmp/l"}}}, "config.telemetry.log_file", "Remove the key"),
     ({"config": {"front": {"tls_cert": "/tmp/c"}}}, "config.front.tls_cert is set", "set front.tlsSecret"),

@@ -246,7 +246,7 @@ def test_a_request_is_one_connected_trace(stack: Any, key: str, monkeypatch: pyt
     assert tracing.is_connected(spans), json.dumps(spans, indent=1)
     by_name = {record["name"]: record for record in spans}
     assert {names.SPAN_CLIENT, names.SPAN_AUTHENTICATE, names.SPAN_ADMISSION} <= by_name.keys()
-    assert any(name.startswith("proxy_grpc_request") for name in by_name)
+    assert "reasonserve.api.v1.GenerationService/GenerateStream" in by_name
     rounds = [event for record in spans for event in record["events"] if event["name"] == names.EVENT_ROUND]
     assert len(rounds) == answer.kv.rounds > 0
     assert sum(event["attributes"][names.ROUND_EVICTED_CELLS] for event in rounds) == answer.kv.evicted_cells

@@ -158,7 +158,8 @@ def data_plane(
             "model": "fake",
             "engine": {"pool_slots": POOL_SLOTS},
             "replicas": {"num_cpus": 0.5},
-            "gateway": {"port": port, "http_port": http_port, "max_input_bytes": 65536},
+            # As in a cluster: Ray Serve's proxy listens.
+            "gateway": {"port": port, "entrance": "proxy", "http_port": http_port, "max_input_bytes": 65536},
         },
         "controller_endpoint": controller[1],
         "admin_token_file": str(folder / "token"),

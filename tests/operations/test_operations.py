@@ -1,11 +1,14 @@
 """What an operator relies on: who listens, what the front lets through, metrics, logs, traces, revocation."""
 
 import json
+import ssl
 import time
 import urllib.request
 from urllib.error import HTTPError
 
 import grpc
+import httpx
+import openai
 import psutil
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -17,8 +20,10 @@ from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.api.v1.generation_service_pb2_grpc import GenerationServiceStub
 from reasonserve.cli import client
+from reasonserve.gateway.listener import SERVICE
 from reasonserve.replica.fake_engine import SECRET
 from reasonserve.telemetry import names
+from reasonserve.telemetry.sampling import ENTRANCES
 from reasonserve.telemetry.tracing import TraceparentInterceptor, root_span
 
 pytestmark = pytest.mark.timeout(400)
@@ -73,6 +78,25 @@ def test_the_front_takes_clients_with_a_certificate_alone(operated, key):
     assert without.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     no_key = refusal(lambda: operated.stub(front=True).Generate(ask()))
     assert no_key.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_official_http_client_reaches_the_front_with_a_certificate_alone(operated, key):
+    url = f"https://127.0.0.1:{operated.ports['front']}"
+    context = ssl.create_default_context(cafile=operated.pki / "ca.crt")
+    options = {"messages": [{"role": "user", "content": "zebra"}], "max_tokens": 8}
+    options["extra_body"] = {"kv": {"method": "r-kv"}}
+    with httpx.Client(verify=context) as http, pytest.raises(httpx.TransportError):
+        http.get(f"{url}/v1/models", headers={"authorization": f"Bearer {key}"})
+    context.load_cert_chain(operated.pki / "client.crt", operated.pki / "client.key")
+    with (
+        httpx.Client(verify=context) as http,
+        openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=http) as made,
+    ):
+        (model,) = made.models.list().data
+        whole = made.chat.completions.create(model=model.id, **options).choices[0].message.content
+        parts = made.chat.completions.create(model=model.id, **options, stream=True)
+        assert "".join(part.choices[0].delta.content or "" for part in parts) == whole
+        assert http.get(f"{url}/-/routes").status_code == 404
 
 
 def test_the_command_lines_client_reaches_the_front(operated, key, monkeypatch):
@@ -239,7 +263,8 @@ def call_traced(operated, key, how, *, sampled):
 def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_until, how):
     trace_id = call_traced(operated, key, how, sampled=True)
 
-    wanted = {"proxy_grpc_request", names.SPAN_AUTHENTICATE}
+    entrance = f"{SERVICE}/{'GenerateStream' if how in (stream, cancelled) else 'Generate'}"
+    wanted = {entrance, names.SPAN_AUTHENTICATE}
     if how is not unauthenticated:
         wanted |= {names.SPAN_ADMISSION}
     if how in (unary, stream, cancelled):
@@ -264,10 +289,12 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
 
 
 def test_a_caller_who_samples_nothing_gets_nothing(operated, key, wait_until):
-    unsampled = [call_traced(operated, key, how, sampled=False) for how in (unary, stream, refused, unauthenticated)]
+    every = (unary, stream, cancelled, refused, unauthenticated, retried)
+    unsampled = [call_traced(operated, key, how, sampled=False) for how in every]
+    wait_until(lambda: serving(operated, key))
     sampled = call_traced(operated, key, unary, sampled=True)
     wait_until(lambda: parents(operated.collector.trace(sampled)) == ([names.SPAN_CLIENT], []))
     assert [operated.collector.trace(trace_id) for trace_id in unsampled] == [[]] * len(unsampled)
     # Nor did a part of one begin a trace of its own.
     begun = {span.name for span in operated.collector.spans if not span.parent_span_id}
-    assert {name.split()[0] for name in begun} <= {names.SPAN_CLIENT, "proxy_grpc_request"}
+    assert all(name.startswith((names.SPAN_CLIENT, *ENTRANCES)) for name in begun), begun

@@ -78,7 +78,8 @@ def test_a_stream_adds_up_to_the_same_answer(generate: Callable[..., Any]) -> No
 def test_generate_shows_a_connected_trace(cli: Any, generate: Callable[..., Any]) -> None:
     done = generate("abc", "--max-new-tokens", "400", "--budget", "64", "--trace")
     assert done.returncode == 0, done.stderr
-    for name in ("reasonserve.client", "proxy_grpc_request", "reasonserve.admission", "reasonserve.kv.round"):
+    entrance = "reasonserve.api.v1.GenerationService/GenerateStream"
+    for name in ("reasonserve.client", entrance, "reasonserve.admission", "reasonserve.kv.round"):
         assert name in done.stdout, name
     request_id = done.stderr.split("Request ")[1].split(",")[0]
     assert "reasonserve.kv.round" in cli.ok("trace", request_id)

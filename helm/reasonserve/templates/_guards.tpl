@@ -61,6 +61,10 @@
 {{- if hasKey $given "host" -}}
 {{- fail (printf "config.controller.host is %q; in a cluster the controller listens on all addresses of its pod and is found by its Service. Remove the key." $given.host) -}}
 {{- end -}}
+{{- $entrance := (include "reasonserve.setting" (list . "gateway" "entrance") | fromJson).value -}}
+{{- if ne $entrance "proxy" -}}
+{{- fail (printf "config.gateway.entrance is %q; Ray's operator sends calls to any ready node, so each needs a proxy to the gateways. Set it to proxy." $entrance) -}}
+{{- end -}}
 {{- $telemetry := .Values.config.telemetry | default dict -}}
 {{- if $telemetry.trace_file -}}
 {{- fail (printf "config.telemetry.trace_file is %q; each pod would write a file of its own and lose it. Remove the key, and set config.telemetry.otlp_endpoint." $telemetry.trace_file) -}}

@@ -265,7 +265,8 @@ class Values(Section):
 CONFIG: dict[str, Any] = {
     "model": ServiceConfig().model,
     "replicas": {"num_gpus": 1.0},
+    "gateway": {"entrance": "proxy"},
     "controller": {"metrics_port": 9101},
     "telemetry": {"metrics_port": 8080},
 }
-"""The chart's own ``config``: GPUs, and metrics at ports that can be declared."""
+"""The chart's own ``config``: GPUs, calls that any node takes, and metrics at ports that can be declared."""

@@ -19,6 +19,7 @@ from reasonserve.controller_client import admin_metadata, open_channel, read_adm
 from reasonserve.gateway.auth import Authenticator, Owner, to_owner
 from reasonserve.gateway.errors import reported
 from reasonserve.gateway.failover import Failover
+from reasonserve.gateway.listener import Listener
 from reasonserve.gateway.observe import Requests
 from reasonserve.gateway.openai.app import build_app
 from reasonserve.gateway.replicas import RayReplicas
@@ -31,6 +32,10 @@ from reasonserve.telemetry.sampling import honour_parents
 from reasonserve.telemetry.settings import TelemetrySettings
 
 RESOLVE_TIMEOUT_S = 5.0
+MAX_CALLS = 1024
+"""Above what replicas admit, so that a client is refused by admission, with a retry time, and not left waiting."""
+LOOPBACK = "127.0.0.1"
+"""What a gateway that listens itself binds; other machines come through the front."""
 
 
 @serve.ingress()
@@ -52,7 +57,7 @@ class Gateway:
             admin_token_file: File that holds the admin token.
 
         Raises:
-            StartupError: There is no admin token.
+            StartupError: There is no admin token, or its port is taken.
         """
         set_up_logging("gateway")
         honour_parents(TelemetrySettings().sampling_ratio)
@@ -72,6 +77,16 @@ class Gateway:
             max_input_bytes=config.gateway.max_input_bytes,
             requests=Requests(recorder, max_tenants=config.telemetry.max_tenant_labels),
         )
+        if config.gateway.entrance == "gateway":
+            self._drain_s = config.replicas.drain_s
+            self._listener = Listener(
+                self._service,
+                host=LOOPBACK,
+                port=config.gateway.port,
+                max_message_bytes=config.gateway.max_message_bytes,
+                max_calls=MAX_CALLS,
+            )
+            await self._listener.start()
 
     async def Generate(self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext) -> pb.GenerateResponse:
         """Generates the whole answer; see the proto."""
@@ -120,6 +135,8 @@ class Gateway:
         return to_owner(response)
 
     async def __del__(self) -> None:
-        """Closes the channel; Ray Serve awaits it once the running requests have ended."""
+        """Lets running calls end, then closes the channel; Ray Serve awaits it once those it knows of have ended."""
+        if listener := getattr(self, "_listener", None):
+            await listener.stop(self._drain_s)
         if channel := getattr(self, "_channel", None):
             await channel.close()

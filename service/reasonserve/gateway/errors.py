@@ -16,7 +16,7 @@ import grpc
 from reasonserve.errors import ReasonServeError
 from reasonserve.status import grpc_code, to_rpc_status, trailing_metadata
 
-DEADLINE_MESSAGE = "The deadline given as x-deadline-ms passed; allow more time or ask for fewer tokens."
+DEADLINE_MESSAGE = "The call's deadline passed; allow more time or ask for fewer tokens."
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from reasonserve.telemetry import names
 from reasonserve.telemetry.tracing import mark_failed
 
 DEADLINE_KEY = "x-deadline-ms"
-"""Metadata: milliseconds that the client waits. Ray Serve hides gRPC's own deadline from handlers; when that one
-passes, the call is cancelled."""
+"""Metadata: milliseconds that the client waits. Ray Serve's proxy hides gRPC's own deadline from handlers; when that
+one passes, the call is cancelled."""
 
 Answer = TypeVar("Answer")
 

@@ -16,9 +16,11 @@ OBJECT_STORE_BYTES = 200 << 20
 SPARE_CPUS = 1.0
 """For the gateway, on top of the replicas' cores."""
 APPLICATION = "reasonserve"
-MIN_MESSAGE_LIMIT_BYTES = 16 << 20
 TRANSPORT = "RAY_SERVE_USE_GRPC_BY_DEFAULT"
 """Whether Ray Serve's processes call each other over gRPC: less time and processor time a call than actor calls."""
+ONE_LOOP = ("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD")
+"""Whether Ray Serve keeps its own event loops apart from ours, each on a thread: each change of thread waits for the
+interpreter's lock, on both ways of each message."""
 
 
 def environment(config: ServiceConfig, trace_file: Path) -> dict[str, str]:
@@ -30,6 +32,7 @@ def environment(config: ServiceConfig, trace_file: Path) -> dict[str, str]:
         | loopback.ENVIRONMENT
         | {
             TRANSPORT: os.environ.get(TRANSPORT, "1"),
+            **{name: os.environ.get(name, "0") for name in ONE_LOOP},
             "RAY_USAGE_STATS_ENABLED": "0",
             # Idle OpenMP threads must sleep: spinning starves the other processes on a small machine.
             "OMP_WAIT_POLICY": "PASSIVE",
@@ -39,11 +42,8 @@ def environment(config: ServiceConfig, trace_file: Path) -> dict[str, str]:
 
 
 def message_limit(gateway: GatewayConfig) -> dict[str, str]:
-    """Returns the variable that has Ray Serve's proxy drop messages that the gateway would refuse anyhow.
-
-    The limit counts for answers too, which are longer than their requests.
-    """
-    return {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(4 * gateway.max_input_bytes, MIN_MESSAGE_LIMIT_BYTES))}
+    """Returns the variable that has Ray Serve's proxy drop messages that the gateway would refuse anyhow."""
+    return {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(gateway.max_message_bytes)}
 
 
 def start(config: ServiceConfig) -> None:

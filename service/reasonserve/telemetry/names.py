@@ -46,6 +46,12 @@ PROVIDER_NAME: Final = "sglang"
 OPERATION_CHAT: Final = "chat"
 OPERATION_COMPLETION: Final = "text_completion"
 
+# Attributes of the RPC conventions.
+RPC_SYSTEM: Final = "rpc.system"
+RPC_SERVICE: Final = "rpc.service"
+RPC_METHOD: Final = "rpc.method"
+RPC_STATUS: Final = "rpc.grpc.status_code"
+
 # Own attributes.
 REQUEST_ID: Final = "reasonserve.request.id"
 ATTEMPT: Final = "reasonserve.request.attempt"

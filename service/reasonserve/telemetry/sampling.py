@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, Sam
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
-ENTRANCES = ("proxy_grpc_request", "proxy_http_request")
-"""Spans of Ray Serve's proxies, by how their names begin."""
+ENTRANCES = ("reasonserve.api.v1.GenerationService/", "proxy_grpc_request", "proxy_http_request")
+"""Spans of the gateway's own server and of Ray Serve's proxies, by how their names begin."""
 
 
 class EntranceSampler(Sampler):

@@ -34,8 +34,9 @@ class GenerationServiceStub:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back. A deadline should be sent as metadata
-    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
+    engine and give the reserved KV memory back. Where calls come by way
+    of Ray Serve's proxy, as in a cluster, a deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: that proxy does not hand gRPC's own on.
     """
 
     def __init__(self, channel):
@@ -75,8 +76,9 @@ class GenerationServiceServicer:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back. A deadline should be sent as metadata
-    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
+    engine and give the reserved KV memory back. Where calls come by way
+    of Ray Serve's proxy, as in a cluster, a deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: that proxy does not hand gRPC's own on.
     """
 
     def Generate(self, request, context):
@@ -157,8 +159,9 @@ class GenerationService:
     what is allowed. A request that does not fit the tenant's KV memory now is
     RESOURCE_EXHAUSTED with google.rpc.RetryInfo; one that can never fit is
     INVALID_ARGUMENT. Cancelling the call, its deadline and a lost client all stop the
-    engine and give the reserved KV memory back. A deadline should be sent as metadata
-    `x-deadline-ms` too, in milliseconds from now: the handlers do not see gRPC's own.
+    engine and give the reserved KV memory back. Where calls come by way
+    of Ray Serve's proxy, as in a cluster, a deadline should be sent as metadata
+    `x-deadline-ms` too, in milliseconds from now: that proxy does not hand gRPC's own on.
     """
 
     @staticmethod

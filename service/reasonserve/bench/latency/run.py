@@ -18,7 +18,7 @@ from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.bench.latency.load import Target, Turn, Work, run_turn
 from reasonserve.bench.local_stack import local_stack
 from reasonserve.stack.paths import StatePaths
-from reasonserve.stack.serving import TRANSPORT
+from reasonserve.stack.serving import ONE_LOOP, TRANSPORT
 from reasonserve.stack.state import StackState
 
 NOOP = "reasonserve.bench.latency.noop:create"
@@ -45,12 +45,16 @@ QUICK = Setup(turns=2, work=Work(calls=40, stream_tokens=400, streams=4, paced_t
 
 PROCESSES = {BARE: "reasonserve.bench.latency.bare", DIRECT: "reasonserve.bench.latency.direct"}
 """Servers in one process, by name."""
-STACKS: dict[str, tuple[float, dict[str, str]]] = {
-    "stack, a chunk a token": (0.0, {}),
-    "stack": (20.0, {}),
-    "stack, actor calls inside": (20.0, {TRANSPORT: "0"}),
+STACKS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "stack, a chunk a token": ({"replicas": {"chunk_delay_ms": 0.0}}, {}),
+    "stack": ({}, {}),
+    "stack, Ray Serve's proxy": ({"gateway": {"entrance": "proxy"}}, {}),
+    "stack, Ray Serve as it comes": (
+        {"gateway": {"entrance": "proxy"}},
+        {TRANSPORT: "0", **dict.fromkeys(ONE_LOOP, "1")},
+    ),
 }
-"""Stacks by name: ``chunk_delay_ms``, and variables of the stack's processes."""
+"""Stacks by name: what their configuration changes, and variables of their processes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +122,10 @@ def _process(name: str) -> Iterator[Target]:
 
 @contextmanager
 def _stack(name: str) -> Iterator[Target]:
-    delay_ms, environment = STACKS[name]
-    config = {"engine": {"pool_slots": SLOTS}, "replicas": {"chunk_delay_ms": delay_ms}}
-    with local_stack(config, engine_factory=NOOP, environment=environment) as stack:
+    changes, environment = STACKS[name]
+    with local_stack(
+        {"engine": {"pool_slots": SLOTS}} | changes, engine_factory=NOOP, environment=environment
+    ) as stack:
         budget = tenant_pb.RequestBudget(min_tokens=32, default_tokens=128, max_tokens=1024)
         key = stack.create_tenant(tenant_pb.Tenant(tenant_id="bench", limit_slots=SLOTS, request_budget=budget))
         stack.wait_for_replicas(1)

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from reasonserve.config import ServiceConfig
+from reasonserve.config import EngineConfig, ServiceConfig
 from reasonserve.errors import ReasonServeError
 from reasonserve.kv import KvRequest
 from reasonserve.models.fingerprint import fingerprint
@@ -161,8 +161,9 @@ def _start(job: Job) -> tuple[Any, Any, Any]:
         return engine, engine.tokenizer_manager, engine.loop
     from reasonserve.replica.sglang_engine import create
 
-    section = {key: job[key] for key in ("dtype", "pool_slots", "strict_checks", "context_length") if key in job}
-    config = ServiceConfig.from_mapping({"engine": section})
+    section = {key: job[key] for key in EngineConfig.model_fields if key in job}
+    gpus = 1 if section.get("device") == "cuda" else 0
+    config = ServiceConfig.from_mapping({"engine": section, "replicas": {"num_gpus": gpus}})
     profile = job.get("profile") or shipped_profile(fingerprint(Path(job["model"])))
     ours = create(config, job["model"], profile, arguments=job.get("arguments"))
     return ours, ours._manager, ours._engine.loop

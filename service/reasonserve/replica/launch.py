@@ -27,7 +27,12 @@ _STRICT_CHECKS = (
 
 def node_environment(config: ServiceConfig, model_path: str, profile_json: str | None) -> dict[str, str]:
     """Returns the variables that SGLang's processes must find."""
-    settings = {"model_fingerprint": fingerprint(Path(model_path)), "profile_json": profile_json or ""}
+    settings = {
+        "model_fingerprint": fingerprint(Path(model_path)),
+        "profile_json": profile_json or "",
+        "table_cells": config.engine.table_cells,
+        "allow_unproven_device": config.engine.allow_unproven_device,
+    }
     environment = {
         SETTINGS_VARIABLE: json.dumps(settings),
         "OMP_NUM_THREADS": str(cpu_threads(config)),
@@ -64,11 +69,12 @@ def cpu_threads(config: ServiceConfig) -> int:
 
 def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
     """Returns SGLang's arguments for a configuration."""
-    return {
+    # On a GPU, prefill is up to the backend that SGLang chooses for it.
+    prefill = {"prefill_attention_backend": "torch_native"} if config.device == "cpu" else {}
+    return prefill | {
         "model_path": model_path,
         "dtype": config.dtype,
-        "device": "cpu",
-        "prefill_attention_backend": "torch_native",
+        "device": config.device,
         "decode_attention_backend": "reasonalloc",
         "grammar_backend": config.grammar_backend,
         "reasoning_parser": config.reasoning_parser,

@@ -24,6 +24,9 @@ BUDGET_KEY_PREFIX = "reasonserve.budget:"
 SETTINGS_VARIABLE = "REASONSERVE_ENGINE"
 """Environment variable that carries ``EngineSettings`` to the scheduler processes."""
 
+SETTINGS_FILE_MARK = "@"
+"""Before the path of a file, where the settings are too long for a variable."""
+
 REQUIRED_SEAMS = (
     "admit",
     "admit-chunk",

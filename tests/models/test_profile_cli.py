@@ -12,7 +12,7 @@ from reasonalloc.profile import LayerProfile
 from reasonserve.cli.profile import app
 from reasonserve.cli.profile_show import difference, read_profile
 from reasonserve.errors import InvalidRequestError
-from reasonserve.models.sensitivity import trial_profile
+from reasonserve.models.judge import trial_profile
 
 PNG = b"\x89PNG\r\n"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasonserve.models.search import LEAST, MOST, search
+from reasonserve.models.search import LEAST, MOST, search, search_heads
 
 
 def test_it_comes_near_the_best_split_of_a_known_loss():
@@ -46,3 +46,39 @@ def test_shares_keep_the_total_and_their_bounds_and_never_lose_more_than_equal_o
 def test_where_nothing_helps_shares_stay_equal():
     found = search(lambda shares: sum(abs(share - 1) for share in shares), [2, 3, 1], 50)
     assert found.shares == (1.0, 1.0, 1.0)
+
+
+def test_heads_come_near_the_best_split_of_their_layer():
+    needs = (1.5, 0.5, 1.0, 1.0, 0.7, 1.3)
+    asked = []
+
+    def loss(shares):
+        asked.append(shares)
+        return sum((share - need) ** 2 for share, need in zip(shares, needs, strict=True))
+
+    found = search_heads(loss, 3, 2, 60)
+    assert len(asked) == found.evaluations == len(set(asked)) <= 60
+    assert asked[0] == (1.0,) * 6
+    assert found.loss == loss(found.shares) < 0.1 * found.uniform_loss
+    assert found.rises[0] > found.rises[5] > found.rises[2] > found.rises[4] > found.rises[1]
+
+
+@given(
+    layers=st.integers(1, 4),
+    heads=st.integers(2, 4),
+    weights=st.lists(st.floats(-3, 3), min_size=16, max_size=16),
+    limit=st.integers(17, 60),
+)
+@settings(deadline=None, max_examples=60)
+def test_heads_keep_their_layers_total(layers, heads, weights, limit):
+    def loss(shares):
+        return math.fsum(weight * share for weight, share in zip(weights, shares, strict=False))
+
+    found = search_heads(loss, layers, heads, limit)
+    for first in range(0, layers * heads, heads):
+        assert math.fsum(found.shares[first : first + heads]) == pytest.approx(heads, abs=1e-4)
+    assert all(LEAST <= share <= MOST for share in found.shares)
+    assert found.loss <= found.uniform_loss
+    assert len(found.rises) == layers * heads
+    assert found.evaluations <= limit
+    assert search_heads(loss, layers, heads, limit) == found

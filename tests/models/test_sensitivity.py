@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 
+from reasonalloc.profile import LayerProfile
 from reasonserve.bench.tasks import chaser
 from reasonserve.cli.profile_calibrate import to_profile
-from reasonserve.models.sensitivity import Sensitivity, calibrate_sensitivity
+from reasonserve.models.heads import measure_heads
+from reasonserve.models.judge import Judge
+from reasonserve.models.sensitivity import METHOD, Sensitivity, calibrate_sensitivity
 from reasonserve.models.traces import Probe
 
 PROBES = [Probe("chaser", chaser.make("probe", index, 16).prompt) for index in range(4)]
@@ -25,7 +29,7 @@ def test_the_traces_are_the_models_own_answers(found: Sensitivity) -> None:
 
 
 def test_what_is_found_loses_less_on_probes_that_were_held_out_too(found: Sensitivity) -> None:
-    by_name = {name: found.evidence[name] for name in found.evidence if "kl" in name}
+    by_name = {name: found.evidence[name] for name in found.evidence if "kl" in name and "heads" not in name}
     budgets = sorted({name.split("_kl_")[0] for name in by_name})
     assert len(budgets) == 2
     for suffix in ("", "_held_out"):
@@ -43,3 +47,30 @@ def test_the_profile_splits_by_the_shares_as_they_are(found: Sensitivity) -> Non
     assert math.fsum(found.shares) == pytest.approx(4)
     assert len(set(found.shares)) > 1
     assert profile.evidence == found.evidence
+
+
+def test_heads_are_asked_one_by_one_and_their_shares_are_proved(found: Sensitivity) -> None:
+    """Each head's rise is written down; shares other than equal ones lost less on probes that were held out."""
+    rises = [found.evidence[f"head_{layer}_{head}_rise"] for layer in range(4) for head in range(2)]
+    assert len({round(rise, 3) for rise in rises}) > 4
+    assert [math.fsum(row) for row in found.head_shares] == pytest.approx([2.0] * 4, abs=1e-4)
+    budgets = {name.split("_kl_")[0] for name in found.evidence if "_kl_heads_" in name}
+    equal, best = (
+        math.prod(found.evidence[f"{budget}_kl_heads_{what}_held_out"] for budget in budgets)
+        for what in ("equal", "found")
+    )
+    assert (best < equal) == any(len(set(row)) > 1 for row in found.head_shares)
+
+
+def test_the_profile_holds_heads_and_queries(found: Sensitivity) -> None:
+    profile = to_profile(found, model_name="pointer-chaser", model_fingerprint="0f")
+    assert profile.parts == {"layers", "heads", "queries"}
+    assert profile.head_shares == found.head_shares
+    assert LayerProfile.from_json(profile.to_json()) == profile
+
+
+def test_too_many_heads_and_single_ones_are_not_asked() -> None:
+    nobody = cast(Judge, None)
+    for layers, heads in ((4, 1), (30, 3)):
+        asked = measure_heads(nobody, nobody, [1.0] * layers, heads, METHOD, [], 60, lambda *_: None)
+        assert asked is None

@@ -103,6 +103,8 @@ def to_profile(made: Calibration | Sensitivity, *, model_name: str, model_finger
         gamma=1.0 if searched else 0.5,
         kind="sensitivity" if searched else "wave",
         evidence=made.evidence if isinstance(made, Sensitivity) else made.evidence(_RHO),
+        queries=made.queries,
+        head_shares=made.head_shares if isinstance(made, Sensitivity) else (),
         probes_digest=made.probes_digest,
         created=datetime.now(UTC).date().isoformat(),
         tool_version=version("reasonserve"),

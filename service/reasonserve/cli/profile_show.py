@@ -41,6 +41,7 @@ def show_profile(profile: LayerProfile, as_json: bool = False) -> None:
     if as_json:
         out.print_json(profile.to_json())
         return
+    from reasonalloc.methods import PROFILE_PARTS
     from reasonalloc.profile import PROFILE_KINDS
 
     out.print(f"{profile.profile_id}  {profile.kind}: {PROFILE_KINDS[profile.kind]}", soft_wrap=True)
@@ -50,12 +51,15 @@ def show_profile(profile: LayerProfile, as_json: bool = False) -> None:
         soft_wrap=True,
     )
     out.print(f"power {profile.gamma}, shares between {profile.floor} and {profile.ceiling} of the mean")
-    shown = table("layer", *(f"rho {rho}" for rho in profile.demand_by_rho), "share", "")
+    out.print(f"holds {', '.join(PROFILE_PARTS[part] for part in PROFILE_PARTS if part in profile.parts)}")
+    heads = ["of its kv heads"] if profile.head_shares else []
+    shown = table("layer", *(f"rho {rho}" for rho in profile.demand_by_rho), *heads, "share", "")
     shown.columns[-1].justify = "left"
     for layer, weight in enumerate(profile.layer_weights()):
         demands = (f"{demand[layer]:.1%}" for demand in profile.demand_by_rho.values())
         bar = "█" * round(weight / profile.ceiling * _BAR_WIDTH)
-        shown.add_row(str(layer), *demands, f"{weight:.2f}", bar)
+        of_heads = [" ".join(f"{share:.2f}" for share in row) for row in profile.head_shares[layer : layer + 1]]
+        shown.add_row(str(layer), *demands, *of_heads, f"{weight:.2f}", bar)
     out.print(shown)
     for name, figure in profile.evidence.items():
         out.print(f"{name.replace('_', ' ')}: {figure:g}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from reasonserve.kv import SETTINGS_VARIABLE
+from reasonserve.kv import SETTINGS_FILE_MARK, SETTINGS_VARIABLE
 
 
 class EngineSettings(BaseModel):
@@ -44,9 +45,13 @@ class EngineSettings(BaseModel):
 
     @classmethod
     def from_environment(cls) -> EngineSettings:
-        """Reads the variable; absent means defaults.
+        """Reads the variable, or the file that it names; absent means defaults.
 
         Raises:
             ValueError: The document has unknown keys or wrong values.
+            OSError: The file cannot be read.
         """
-        return cls.model_validate_json(os.environ.get(SETTINGS_VARIABLE, "{}"))
+        text = os.environ.get(SETTINGS_VARIABLE, "{}")
+        if text.startswith(SETTINGS_FILE_MARK):
+            text = Path(text.removeprefix(SETTINGS_FILE_MARK)).read_text()
+        return cls.model_validate_json(text)

@@ -21,10 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from reasonalloc.centres import QueryCentres
 from reasonalloc.demand import demand_of_rows
 from reasonalloc.profile import PROFILE_RHOS
 from reasonserve.errors import StartupError
 from reasonserve.models import stability
+from reasonserve.models.centres import measure_centres
 from reasonserve.models.traces import Probe, Tick, check_probes, generate, load, probes_digest
 
 STRIDE = 128
@@ -43,6 +45,7 @@ class Calibration:
         tasks: Task of each probe, [P].
         generated_tokens: Tokens that each probe generated, [P].
         probes_digest: SHA-256 of the probes, hexadecimal.
+        queries: Centres of the queries before RoPE; None where the model has none.
     """
 
     num_kv_heads: int
@@ -50,6 +53,7 @@ class Calibration:
     tasks: tuple[str, ...]
     generated_tokens: tuple[int, ...]
     probes_digest: str
+    queries: QueryCentres | None = None
 
     def curve(self, rho: float) -> tuple[float, ...]:
         """Demand of each layer at ``rho``, every probe weighing the same, to six digits; [L]."""
@@ -112,6 +116,7 @@ def calibrate(folder: Path, probes: Sequence[Probe], num_tokens: int, tick: Tick
         tasks=tuple(probe.task for probe in probes),
         generated_tokens=tuple(trace.output_tokens for trace in traces),
         probes_digest=probes_digest(probes),
+        queries=measure_centres(model, traces, tick),
     )
 
 

@@ -1,6 +1,6 @@
 """A small search for shares of a budget that lose least. Pure: what a split loses is asked of a function.
 
-Letters: G groups, whose shares are found.
+Letters: G groups, whose shares are found; L layers of H heads, whose shares of their layer are found.
 """
 
 from __future__ import annotations
@@ -92,6 +92,51 @@ def search(loss_of: Loss, sizes: Sequence[int], limit: int) -> Found:
         while sum(climb.lowers(_give(climb.best, sizes, *pair, step)) for pair in pairs) and not climb.spent:
             pass
     return Found(climb.best, climb.tried[climb.best], uniform_loss, tuple(rises), len(climb.tried))
+
+
+def search_heads(loss_of: Loss, num_layers: int, num_heads: int, limit: int) -> Found:
+    """Looks for shares of each layer's heads that lose less than equal ones.
+
+    Likewise as ``search``, but what a head gives up goes to heads of its own layer. Deterministic.
+
+    Args:
+        loss_of: What shares lose, layer after layer; asked at most ``limit`` times. [L * H]
+        num_layers: L.
+        num_heads: H, at least 2.
+        limit: At least L * H + 1.
+
+    Returns:
+        Shares and rises, layer after layer; the mean of a layer's shares is 1. [L * H]
+    """
+    equal = (1.0,) * (num_layers * num_heads)
+    layers = [range(first, first + num_heads) for first in range(0, len(equal), num_heads)]
+    climb = _Climb(loss_of, limit)
+    climb.lowers(equal)
+    uniform_loss = climb.tried[equal]
+    rises = []
+    others = [(giver, [head for head in layer if head != giver]) for layer in layers for giver in layer]
+    for giver, takers in others:
+        shares = _moved(equal, giver, takers, _TAKEN)
+        climb.lowers(shares)
+        rises.append(climb.tried.get(shares, uniform_loss) - uniform_loss)
+    for pull in _PULLS:
+        parts = (_pulled([rises[head] for head in layer], [1] * num_heads, pull) for layer in layers)
+        climb.lowers(tuple(share for part in parts for share in part))
+    pairs = [(giver, taker) for giver, takers in others for taker in takers]
+    pairs.sort(key=lambda pair: rises[pair[0]] - rises[pair[1]])
+    for step in _STEPS:
+        while sum(climb.lowers(_moved(climb.best, giver, [taker], step)) for giver, taker in pairs) and not climb.spent:
+            pass
+    return Found(climb.best, climb.tried[climb.best], uniform_loss, tuple(rises), len(climb.tried))
+
+
+def _moved(shares: Shares, giver: int, takers: Sequence[int], step: float) -> Shares:
+    """One share gives up ``step``, evenly to others."""
+    moved = list(shares)
+    moved[giver] -= step
+    for taker in takers:
+        moved[taker] += step / len(takers)
+    return tuple(round(share, 6) for share in moved)
 
 
 def _give(shares: Shares, sizes: Sequence[int], giver: int, taker: int | None, step: float) -> Shares:

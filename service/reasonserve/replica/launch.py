@@ -14,7 +14,7 @@ from typing import Any
 
 from reasonserve.config import EngineConfig, ServiceConfig
 from reasonserve.errors import StartupError
-from reasonserve.kv import REQUIRED_SEAMS, SETTINGS_VARIABLE, Handshake
+from reasonserve.kv import REQUIRED_SEAMS, SETTINGS_FILE_MARK, SETTINGS_VARIABLE, Handshake
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.replica.reasoning import load_detector
 
@@ -25,19 +25,29 @@ _STRICT_CHECKS = (
 )
 
 
+MAX_VARIABLE = 100_000
+"""Longest settings that travel in a variable; Linux starts no process with one of 128 KiB."""
+
+
 def node_environment(config: ServiceConfig, model_path: str, profile_json: str | None) -> dict[str, str]:
     """Returns the variables that SGLang's processes must find."""
-    settings = {
-        "model_fingerprint": fingerprint(Path(model_path)),
-        "profile_json": profile_json or "",
-        "table_cells": config.engine.table_cells,
-        "allow_unproven_device": config.engine.allow_unproven_device,
-    }
+    settings = json.dumps(
+        {
+            "model_fingerprint": fingerprint(Path(model_path)),
+            "profile_json": profile_json or "",
+            "table_cells": config.engine.table_cells,
+            "allow_unproven_device": config.engine.allow_unproven_device,
+        }
+    )
+    folder = Path(tempfile.mkdtemp(prefix="reasonserve-"))
+    if len(settings) > MAX_VARIABLE:
+        (folder / "settings.json").write_text(settings)
+        settings = f"{SETTINGS_FILE_MARK}{folder / 'settings.json'}"
     environment = {
-        SETTINGS_VARIABLE: json.dumps(settings),
+        SETTINGS_VARIABLE: settings,
         "OMP_NUM_THREADS": str(cpu_threads(config)),
         # torch.distributed's own store of keys would listen on every interface.
-        "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{tempfile.mkdtemp(prefix='reasonserve-')}/rendezvous",
+        "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{folder}/rendezvous",
     }
     if config.engine.strict_checks:
         environment |= dict.fromkeys(_STRICT_CHECKS, "1")

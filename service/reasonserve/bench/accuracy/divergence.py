@@ -18,7 +18,7 @@ from reasonserve.bench.accuracy.plan import Contender
 from reasonserve.bench.accuracy.run import Bench
 from reasonserve.errors import InvalidRequestError
 from reasonserve.kv import triple_of
-from reasonserve.models.sensitivity import Judge
+from reasonserve.models.judge import Judge
 from reasonserve.models.simulate import ATTENTION, Rounds
 from reasonserve.models.traces import Probe, generate, load
 

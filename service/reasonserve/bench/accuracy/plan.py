@@ -81,7 +81,7 @@ def parse_contenders(text: str) -> list[Contender]:
             raise InvalidRequestError(f"--methods has {word!r}: {error}") from error
         profiled = method != "full" and needs_profile(method)
         if at and not profiled:
-            raise InvalidRequestError(f"--methods has {word!r}, but {method} splits layers by no profile.")
+            raise InvalidRequestError(f"--methods has {word!r}, but {method} goes by no profile.")
         contenders.append(Contender(method, (profile or "wave") if profiled else ""))
     return contenders
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from reasonalloc.profile import LayerProfile
 from reasonserve.bench.tasks import chaser
 from reasonserve.cli.profile_calibrate import to_profile
+from reasonserve.errors import StartupError
+from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.heads import measure_heads
 from reasonserve.models.judge import Judge
+from reasonserve.models.profiles import shipped_profile
 from reasonserve.models.sensitivity import METHOD, Sensitivity, calibrate_sensitivity
-from reasonserve.models.traces import Probe
+from reasonserve.models.traces import Probe, probes_digest, read_probes
 
 PROBES = [Probe("chaser", chaser.make("probe", index, 16).prompt) for index in range(4)]
 
@@ -74,3 +78,20 @@ def test_too_many_heads_and_single_ones_are_not_asked() -> None:
     for layers, heads in ((4, 1), (30, 3)):
         asked = measure_heads(nobody, nobody, [1.0] * layers, heads, METHOD, [], 60, lambda *_: None)
         assert asked is None
+
+
+@pytest.mark.parametrize("kind", ["wave", "sensitivity"])
+def test_the_shipped_profiles_rest_on_the_probes_of_the_test_data(request: pytest.FixtureRequest, kind: str) -> None:
+    data = request.config.rootpath / "tests" / "data"
+    text = shipped_profile(fingerprint(data / "pointer-chaser"), kind)
+    assert text is not None
+    profile = LayerProfile.from_json(text)
+    assert profile.probes_digest == probes_digest(read_probes((data / "probes.txt").read_text()))
+    assert "queries" in profile.parts
+    assert text == profile.to_json()
+
+
+def test_a_scorer_that_cannot_be_replayed_is_refused(request: pytest.FixtureRequest) -> None:
+    folder = request.config.rootpath / "tests" / "data" / "pointer-chaser"
+    with pytest.raises(StartupError, match="No split can be judged under this scorer: scorer h2o carries a statistic"):
+        calibrate_sensitivity(folder, PROBES[:2], 32, 10, lambda *_: None, replace(METHOD, scorer="h2o"))

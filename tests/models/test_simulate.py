@@ -4,6 +4,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import reasonalloc
+from reasonalloc.centres import QueryCentres
+from reasonalloc.scorers import Centres
 from reasonserve.models.simulate import ATTENTION, Rounds, replay
 from reasonserve.models.traces import Trace
 
@@ -86,3 +89,29 @@ def test_rounds_run_when_the_engine_runs_them():
 def test_scorers_that_remember_are_refused():
     with pytest.raises(ValueError, match="carries a statistic"):
         Rounds("h2o", 64, 32)
+
+
+def test_centres_meet_keys_at_their_positions(model):
+    """First rounds score as over the plain model's own cache, at the place of the next token."""
+    centres = QueryCentres.pack(
+        2, 4, model.model.rotary_emb.inv_freq.tolist(), [((5 * i) % 7 - 3) / 3 for i in range(96)]
+    )
+    rounds = Rounds("triattention", 32, WINDOW, centres=centres)
+    seen = []
+
+    def split(scores, lengths):
+        seen.append(scores)
+        return torch.full_like(lengths, 32)
+
+    hidden_of(model, rounds, split)
+    trace, plain = traces()[0], LlamaForCausalLM(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    plain.set_attn_implementation("sdpa")
+    stored = rounds.stored_at(trace)[0]
+    with torch.inference_mode():
+        cache = plain(torch.tensor(trace.tokens[:stored])[None]).past_key_values
+    keys = torch.stack([layer.keys[0] for layer in cache.layers])
+    expected = reasonalloc.score("triattention", torch.zeros(2, 8, 4, 8), keys, keys, centres=Centres.of(centres))
+    torch.testing.assert_close(seen[0], expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="give those of a profile"):
+        Rounds("triattention", 32, WINDOW)

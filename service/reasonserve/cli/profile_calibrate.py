@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import version
@@ -53,8 +54,10 @@ def calibrate(
     evaluations: Annotated[
         int, typer.Option("--evaluations", min=10, help="Splits that a sensitivity search tries.")
     ] = 60,
+    scorer: Annotated[str, typer.Option("--scorer", help="Scorer that a sensitivity search is judged under.")] = "rkv",
 ) -> None:
     """Measure how a budget is best spread over a model's layers (minutes on a CPU)."""
+    _check_scorer(scorer)
     # Here, not above: every other command starts without torch.
     from transformers.utils import logging
 
@@ -63,7 +66,7 @@ def calibrate(
     with on_console(err) as progress:
         folder = resolve_model(model, progress)
     with _bars() as tick:
-        made = _measure(kind, folder, probes, tokens, evaluations, tick)
+        made = _measure(kind, folder, probes, tokens, evaluations, scorer, tick)
     name = folder.name if Path(model).is_dir() else model
     profile = to_profile(made, model_name=name, model_fingerprint=fingerprint(folder))
     output.write_text(profile.to_json())
@@ -72,16 +75,26 @@ def calibrate(
     out.print(f"Written to {output}. Upload it with: reasonserve profile upload {output} --activate", soft_wrap=True)
 
 
+def _check_scorer(scorer: str) -> None:
+    from reasonalloc.errors import MethodError
+    from reasonalloc.methods import SCORERS, check_name
+
+    try:
+        check_name("--scorer", scorer, SCORERS)
+    except MethodError as error:
+        raise InvalidRequestError(f"{error}.") from error
+
+
 def _measure(
-    kind: Kind, folder: Path, probes: list[Probe], tokens: int, evaluations: int, tick: Tick
+    kind: Kind, folder: Path, probes: list[Probe], tokens: int, evaluations: int, scorer: str, tick: Tick
 ) -> Calibration | Sensitivity:
     if kind is Kind.WAVE:
         from reasonserve.models.calibrate import calibrate as measure_wave
 
         return measure_wave(folder, probes, tokens, tick)
-    from reasonserve.models.sensitivity import calibrate_sensitivity
+    from reasonserve.models.sensitivity import METHOD, calibrate_sensitivity
 
-    return calibrate_sensitivity(folder, probes, tokens, evaluations, tick)
+    return calibrate_sensitivity(folder, probes, tokens, evaluations, tick, replace(METHOD, scorer=scorer))
 
 
 def to_profile(made: Calibration | Sensitivity, *, model_name: str, model_fingerprint: str) -> LayerProfile:

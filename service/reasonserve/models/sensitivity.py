@@ -16,6 +16,7 @@ import numpy as np
 from reasonalloc.centres import QueryCentres
 from reasonalloc.methods import Triple
 from reasonserve.engine.settings import EngineSettings
+from reasonserve.errors import StartupError
 from reasonserve.kv import MIN_BUDGET_TOKENS
 from reasonserve.models.centres import measure_centres
 from reasonserve.models.heads import measure_heads
@@ -75,7 +76,7 @@ def calibrate_sensitivity(
         method: Head rule and scorer to judge under.
 
     Raises:
-        StartupError: Too few or too many probes.
+        StartupError: Too few or too many probes, or a scorer that cannot be replayed.
     """
     check_probes(probes)
     model = load(folder, "sdpa")
@@ -83,7 +84,7 @@ def calibrate_sensitivity(
     queries = measure_centres(model, traces, tick)
     model.set_attn_implementation(ATTENTION)
     held_out = max(1, round(len(traces) * _HELD_OUT))
-    rounds = [_rounds(traces, share, method) for share in _BUDGET_SHARES]
+    rounds = [_rounds(traces, share, method, queries) for share in _BUDGET_SHARES]
     judge, check = (Judge(model, part, rounds, method) for part in (traces[:-held_out], traces[-held_out:]))
     num_layers, num_heads = model.config.num_hidden_layers, model.config.num_key_value_heads
     sizes = [len(group) for group in np.array_split(np.arange(num_layers), min(_MAX_GROUPS, num_layers))]
@@ -94,7 +95,7 @@ def calibrate_sensitivity(
         num_kv_heads=num_heads,
         shares=shares,
         rises=tuple(np.repeat(found.rises, sizes).tolist()),
-        evidence=evidence | (heads.evidence if heads else {}),
+        evidence={f"under_{method.scorer}": 1.0} | evidence | (heads.evidence if heads else {}),
         generated_tokens=tuple(trace.output_tokens for trace in traces),
         probes_digest=probes_digest(probes),
         queries=queries,
@@ -116,9 +117,13 @@ def _search(judge: Judge, sizes: Sequence[int], evaluations: int, tick: Tick) ->
     return found
 
 
-def _rounds(traces: Sequence[Trace], share: float, method: Triple) -> Rounds:
+def _rounds(traces: Sequence[Trace], share: float, method: Triple, queries: QueryCentres | None) -> Rounds:
     budget = max(MIN_BUDGET_TOKENS, 8 * round(share * median(len(trace.tokens) for trace in traces) / 8))
-    return Rounds(method.scorer, budget, max(EngineSettings().window_tokens, budget // 12))
+    buffer = max(EngineSettings().window_tokens, budget // 12)
+    try:
+        return Rounds(method.scorer, budget, buffer, centres=queries)
+    except ValueError as error:
+        raise StartupError(f"No split can be judged under this scorer: {error}.") from error
 
 
 def _checked(

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from reasonalloc.centres import QueryCentres
 from reasonalloc.levels import score_candidates
 from reasonalloc.ops.keep import keep_top
-from reasonalloc.scorers import SCORERS, Candidates
+from reasonalloc.scorers import SCORERS, Candidates, Centres
 from reasonalloc.shapes import valid_mask
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import PromptModeName
@@ -41,18 +42,20 @@ class Rounds:
         budget_tokens: S.
         buffer_tokens: T.
         prompt_mode: ``evictable`` or ``pinned``.
+        centres: Of the model's queries; a calibrated scorer asks for them.
     """
 
     scorer: str
     budget_tokens: int
     buffer_tokens: int
     prompt_mode: PromptModeName = "evictable"
+    centres: QueryCentres | None = None
 
     def __post_init__(self) -> None:
         if SCORERS[self.scorer].statistic is not None:
             raise ValueError(f"scorer {self.scorer} carries a statistic from round to round; give one that does not")
-        if SCORERS[self.scorer].calibrated:
-            raise ValueError(f"scorer {self.scorer} needs a profile's centres, which a replay has not; give another")
+        if SCORERS[self.scorer].calibrated and self.centres is None:
+            raise ValueError(f"scorer {self.scorer} goes by centres of the queries; give those of a profile")
 
     def pinned(self, trace: Trace) -> int:
         """Returns the leading tokens of a trace that never compete."""
@@ -131,12 +134,13 @@ class CompressedCache:
         for layer in self.layers:
             layer.counts = counts_B
 
-    def round(self, request: int, pinned: int, rounds: Rounds, split: SplitCells) -> None:
+    def round(self, request: int, pinned: int, position: int, rounds: Rounds, split: SplitCells) -> None:
         """Runs one round of one request.
 
         Args:
             request: Its place in the batch.
             pinned: Leading tokens that do not compete.
+            position: Tokens of it so far.
             rounds: Budget and scorer.
             split: Decides what each head keeps.
         """
@@ -153,6 +157,8 @@ class CompressedCache:
             lengths_RH=lengths_LH,
             budget=rounds.budget_tokens,
             seeds_R=torch.arange(len(self.layers)),
+            positions_R=torch.full((len(self.layers),), position),
+            centres=Centres.of(rounds.centres) if rounds.centres else None,
         )
         scores_LHN = score_candidates(rounds.scorer, candidates).scores_RHN
         keep_LHN = keep_top(scores_LHN, lengths_LH, split(scores_LHN, lengths_LH))
@@ -215,7 +221,7 @@ def replay(
             if counts[row]:
                 read(row, starts[row], hidden[row, : counts[row]])
             if step < len(end) - 1:
-                cache.round(row, rounds.pinned(trace), rounds, split)
+                cache.round(row, rounds.pinned(trace), stops[row], rounds, split)
 
 
 def _take(cells: Tensor, places: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def measure(
     """Answers each task's questions with the full cache, then replays the answers under each method.
 
     Raises:
-        InvalidRequestError: A method's scorer carries a statistic, which a replay does not.
+        InvalidRequestError: A method's scorer carries a statistic, which no replay does, or its profile has no centres.
     """
     judged = [contender for contender in contenders if contender.method != "full"]
     bar = progress.add_task("Replaying", total=len(judged) * len(bench.tasks))
@@ -69,12 +69,14 @@ def _divergences(
 ) -> list[float]:
     triple = triple_of(contender.method)
     assert triple is not None, "full was left out"
+    text = bench.profiles.get(contender.profile)
+    profile = LayerProfile.from_json(text) if text else None
+    centres = profile.queries if profile else None
     try:
-        rounds = [Rounds(triple.scorer, budget, buffer) for budget in budgets]
+        rounds = [Rounds(triple.scorer, budget, buffer, centres=centres) for budget in budgets]
     except ValueError as error:
         raise InvalidRequestError(f"{contender} cannot be replayed: {error}.") from error
-    text = bench.profiles.get(contender.profile)
-    return Judge(model, traces, rounds, triple).divergences(LayerProfile.from_json(text) if text else None)
+    return Judge(model, traces, rounds, triple).divergences(profile)
 
 
 def table(found: Sequence[Divergence], budgets: Sequence[int]) -> Table:

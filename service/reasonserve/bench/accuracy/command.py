@@ -30,7 +30,7 @@ Buffer = Annotated[int, typer.Option("--buffer", min=1, help="Tail slots between
 Judged = Annotated[str, typer.Option("--judged", help="Method whose difference from each other one is shown.")]
 Profiles = Annotated[list[str] | None, typer.Option("--profile", help="NAME=FILE: a layer profile by file.")]
 Gsm8k = Annotated[Path | None, typer.Option("--gsm8k", help="GSM8K's test questions, JSON lines.")]
-Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer of gsm8k.")]
+Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer of gsm8k and gsm_symbolic.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of weights and cache.")]
 Wave = Annotated[int, typer.Option("--wave", min=1, help="Questions that run at once.")]
 Samples = Annotated[Path, typer.Option("--samples", help="JSON lines of every sample; none is asked twice.")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from reasonserve.bench.tasks import chaser, gsm8k, lookup
+from reasonserve.bench.tasks import chaser, gsm8k, gsm_symbolic, lookup
 from reasonserve.bench.tasks.sample import Grade, Sample
 from reasonserve.errors import InvalidRequestError
 
@@ -45,7 +45,7 @@ _SYNTHETIC: dict[str, Callable[[int], Sample]] = {
     "multikey": partial(lookup.make_multikey, "test"),
 }
 
-TASKS = (*_SYNTHETIC, "gsm8k")
+TASKS = (*_SYNTHETIC, "gsm8k", "gsm_symbolic")
 """Names of the tasks: ``chaser`` has 24 lines, ``chaser-long`` 24 to 32."""
 
 
@@ -55,13 +55,15 @@ def find_task(name: str, gsm8k_file: Path | None, max_new_tokens: int) -> Task:
     Args:
         name: One of ``TASKS``.
         gsm8k_file: GSM8K's test questions as JSON lines; needed by ``gsm8k``.
-        max_new_tokens: Longest answer of ``gsm8k``.
+        max_new_tokens: Longest answer of ``gsm8k`` and ``gsm_symbolic``.
 
     Raises:
-        InvalidRequestError: There is no such task, or its file is not given.
+        InvalidRequestError: There is no such task, or its file or package is missing.
     """
     if name in _SYNTHETIC:
         return Task(name, _SYNTHETIC[name], chaser.grade)
+    if name == "gsm_symbolic":
+        return Task(name, gsm_symbolic.questions(), gsm8k.grade, chat=True, max_new_tokens=max_new_tokens)
     if name != "gsm8k":
         raise InvalidRequestError(f"--tasks has {name!r}; allowed: {', '.join(TASKS)}.")
     if gsm8k_file is None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from reasonserve.bench.tasks.sample import Grade, Sample
 from reasonserve.errors import InvalidRequestError
 
-_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+"""Follows each question."""
 _BOXED = re.compile(r"boxed\{([^{}]*)\}")
 _NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 
@@ -30,7 +31,7 @@ def read(file: Path) -> list[Sample]:
         pairs = [(row["question"], row["answer"].split("####")[1].strip().replace(",", "")) for row in rows]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidRequestError(f"{file} does not hold GSM8K's questions as JSON lines: {error}.") from error
-    return [Sample(f"gsm8k/test/{index}", q + _INSTRUCTION, answer) for index, (q, answer) in enumerate(pairs)]
+    return [Sample(f"gsm8k/test/{index}", q + INSTRUCTION, answer) for index, (q, answer) in enumerate(pairs)]
 
 
 def grade(sample: Sample, output: str) -> Grade:

@@ -7,10 +7,18 @@ import sys
 import pytest
 import torch
 
+from reasonalloc.bench.rounds import Rounds
+from reasonalloc.methods import NAMED_METHODS
+
 
 def bench(*arguments):
     command = [sys.executable, "-m", "reasonalloc.bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def rounds():
+    return Rounds()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -25,6 +33,14 @@ def test_another_device_is_refused():
     result = bench("tpu")
     assert result.returncode == 2
     assert "invalid choice: 'tpu'" in result.stderr
+
+
+@pytest.mark.parametrize("name", NAMED_METHODS)
+def test_a_round_of_every_named_method_can_be_timed(rounds, name):
+    """It keeps the budget in the slots that stay: every key of the request's was in the pool before."""
+    before = {tuple(key) for key in rounds.k_pool[:, :2].tolist()}
+    rounds.run(NAMED_METHODS[name])
+    assert {tuple(key) for key in rounds.k_pool[:, :2].tolist()} <= before
 
 
 @pytest.mark.gpu

@@ -12,11 +12,12 @@ import torch
 from rich.table import Table
 
 from reasonalloc import levels
+from reasonalloc.centres import NUMBERS, QueryCentres
 from reasonalloc.methods import NAMED_METHODS, Triple
 from reasonalloc.ops.compact import compact_cells
 from reasonalloc.ops.keep import keep_top
 from reasonalloc.profile import PROFILE_RHOS, LayerProfile
-from reasonalloc.scorers import SCORERS, Candidates
+from reasonalloc.scorers import SCORERS, Candidates, Centres
 
 LAYERS, HEADS, GROUP, CANDIDATES, HEAD_DIM, QUERIES = 30, 3, 3, 256, 64, 16
 BUDGET, TURNS = 128, 15
@@ -57,6 +58,10 @@ class Rounds:
         self.cells = torch.arange(LAYERS * HEADS).view(LAYERS, HEADS, 1) + slots * (LAYERS * HEADS)
         self.releasable = (slots >= BUDGET).expand_as(self.cells)
         demand = tuple((torch.rand(LAYERS, generator=generator) + 0.2).tolist())
+        frequencies = [10_000 ** (-2 * pair / HEAD_DIM) for pair in range(HEAD_DIM // 2)]
+        numbers = torch.rand(LAYERS * HEADS * GROUP * NUMBERS * len(frequencies), generator=generator).tolist()
+        queries = QueryCentres.pack(LAYERS, HEADS * GROUP, frequencies, numbers)
+        self.centres = Centres.of(queries)
         self.profile = LayerProfile(
             model_fingerprint="made up",
             model_name="benchmark",
@@ -67,6 +72,7 @@ class Rounds:
             probes_digest="none",
             created="2026-01-01",
             tool_version="0",
+            queries=queries,
         )
 
     def run(self, triple: Triple) -> None:
@@ -80,6 +86,8 @@ class Rounds:
             lengths_RH=self.lengths,
             budget=BUDGET,
             seeds_R=torch.arange(LAYERS),
+            positions_R=torch.full((LAYERS,), CANDIDATES),
+            centres=self.centres,
         )
         scores = levels.score_candidates(triple.scorer, candidates).scores_RHN
         per_layer = levels.layer_budgets(

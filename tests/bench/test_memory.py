@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reasonserve.bench.memory import QUICK, Setup, _job, _rows, as_json, table
@@ -56,3 +58,9 @@ def test_each_run_is_set_against_the_stock_run_of_its_turn() -> None:
 
 def test_the_quick_run_is_short_of_memory_without_a_budget() -> None:
     assert QUICK.requests * QUICK.new_tokens > 3 * QUICK.pool_slots
+
+
+def test_work_that_takes_long_without_a_budget_can_be_left_out() -> None:
+    job = _job("reasonserve", replace(SETUP, tight_without_budget=False), "m", PROMPTS)
+    ids = {request["id"] for wave in job["waves"] for request in wave}
+    assert {i.rpartition("/")[0] for i in ids} == {"full/ample", "reasonalloc 64/ample", "reasonalloc 64/tight"}

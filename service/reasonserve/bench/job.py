@@ -53,7 +53,7 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
         timeout_s: The process is killed after this long.
 
     Raises:
-        JobFailedError: The process failed.
+        JobFailedError: The process failed, or took longer.
     """
     (folder / "job.json").write_text(json.dumps(job))
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **job.get("environment", {})}
@@ -69,10 +69,18 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int:
-    """Returns the exit code; a process that is not waited for to its end goes with all that it started."""
+    """Returns the exit code; a process that is not waited for to its end goes with all that it started.
+
+    Raises:
+        JobFailedError: It took longer.
+    """
     started = psutil.Process(process.pid)
     try:
         return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        terminate(tree(started), grace_s=_GRACE_S)
+        process.wait()
+        raise JobFailedError(f"The engine was not done after {timeout_s:.0f} s.") from None
     except BaseException:
         terminate(tree(started), grace_s=_GRACE_S)
         process.wait()

@@ -1,0 +1,34 @@
+"""The profiles that come with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from reasonalloc.profile import LayerProfile
+from reasonserve.models.profiles import shipped_profile
+
+FILES = {
+    "pointer-chaser-sensitivity.json": (4, 2, 4, {"layers", "heads", "queries"}),
+    "pointer-chaser.json": (4, 2, 4, {"layers", "queries"}),
+    "qwen2.5-coder-0.5b-instruct.json": (24, 2, 14, {"layers", "queries"}),
+    "smollm2-135m-instruct.json": (30, 3, 9, {"layers", "queries"}),
+}
+"""Layers, kv heads, query heads and parts of each."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_each_holds(name: str) -> None:
+    text = resources.files("reasonserve.models").joinpath("profiles", name).read_text()
+    profile = LayerProfile.from_json(text)
+    assert profile.to_json() == text
+    assert profile.queries is not None
+    assert (profile.num_layers, profile.num_kv_heads, profile.queries.num_heads, profile.parts) == FILES[name]
+    assert shipped_profile(profile.model_fingerprint, profile.kind) == text
+    assert profile.evidence
+
+
+def test_no_other_is_shipped() -> None:
+    folder = resources.files("reasonserve.models").joinpath("profiles")
+    assert {entry.name for entry in folder.iterdir() if entry.name.endswith(".json")} == FILES.keys()

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.engine
 Results = dict[str, Any]
 
 FULL = {"method": "full", "budget_tokens": 0}
+AMPLE = {"method": "reasonalloc", "budget_tokens": 512}
 SMALL = {"budget_tokens": 48, "buffer_tokens": 16}
 PROMPT = list(range(100, 140))
 LAYERS, HEADS = 4, 2
@@ -19,10 +20,13 @@ SETUP: dict[str, Any] = {
     "engine": "reasonserve",
     "dtype": "float32",
     "pool_slots": 900,
+}
+TWO_RANKS: dict[str, Any] = {
     "arguments": {"tp_size": 2},
     # SGLang binds a rank to a NUMA node unless it is told which cores to take; it retracts if it expects short answers.
     "environment": {"SGLANG_CPU_OMP_THREADS_BIND": "0|1", "SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION": "64"},
 }
+WITHOUT_ROUNDS = {"full": FULL, "ample": AMPLE}
 
 
 def request(number: int, name: str, tokens: int, kv: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -30,17 +34,37 @@ def request(number: int, name: str, tokens: int, kv: dict[str, Any], **more: Any
 
 
 @pytest.fixture(scope="module")
-def ours(run_job: Callable[[dict[str, Any]], Results], pytestconfig: pytest.Config) -> Results:
+def model(pytestconfig: pytest.Config) -> str:
+    return str(pytestconfig.rootpath / "tests" / "data" / "pointer-chaser")
+
+
+def without_rounds() -> list[dict[str, Any]]:
+    return [request(10 + n, name, 120, kv) for n, (name, kv) in enumerate(WITHOUT_ROUNDS.items())]
+
+
+@pytest.fixture(scope="module")
+def ours(run_job: Callable[[dict[str, Any]], Results], model: str) -> Results:
     squeeze = [{"after": 90, "to": 32}]
     wave = [
-        request(0, "full", 120, FULL),
+        *without_rounds(),
         request(1, "uniform", 150, {"method": "r-kv", **SMALL}),
         request(2, "uneven", 150, {"method": "reasonalloc", **SMALL}),
         request(3, "evictable", 150, {"method": "lava", "prompt_mode": "evictable", **SMALL}, set_budget=squeeze),
         *(request(4 + n, f"crowd-{n}", 200, FULL) for n in range(5)),
     ]
-    model = pytestconfig.rootpath / "tests" / "data" / "pointer-chaser"
-    return run_job({**SETUP, "model": str(model), "waves": [wave]})
+    return run_job({**SETUP, **TWO_RANKS, "model": model, "waves": [wave]})
+
+
+@pytest.fixture(scope="module")
+def one_rank(run_job: Callable[[dict[str, Any]], Results], model: str) -> Results:
+    return run_job({**SETUP, "model": model, "waves": [without_rounds()]})
+
+
+@pytest.mark.parametrize("name", WITHOUT_ROUNDS)
+def test_two_ranks_give_the_tokens_of_one_where_no_round_runs(ours: Results, one_rank: Results, name: str) -> None:
+    assert len(ours[name]["token_ids"]) == 120
+    assert ours[name]["token_ids"] == one_rank[name]["token_ids"]
+    assert ours[name]["kv"]["rounds"] == one_rank[name]["kv"]["rounds"] == []
 
 
 def test_the_handshake_speaks_of_the_whole_model(ours: Results) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from reasonserve.engine.refusals import refusals
 from reasonserve.engine.settings import EngineSettings
@@ -23,6 +24,8 @@ RUNNER = {
     "use_mla_backend": False,
     "sliding_window_size": None,
     "device": "cpu",
+    "dtype": torch.bfloat16,
+    "kv_cache_dtype": torch.bfloat16,
     "model_config": SimpleNamespace(get_total_num_kv_heads=lambda: 6),
 }
 
@@ -48,6 +51,7 @@ def test_what_is_fit_is_not_refused() -> None:
         ({"use_mla_backend": True}, "MLA", "serve a multi-head or GQA model"),
         ({"sliding_window_size": 4096}, "sliding-window", "serve one without"),
         ({"token_to_kv_pool": object()}, "the KV pool is object", "unset options that change it"),
+        ({"kv_cache_dtype": torch.float8_e4m3fn}, "the KV cache is torch.float8_e4m3fn", "set kv_cache_dtype to auto"),
         ({"page_size": 16}, "page_size is 16", "set it to 1"),
         ({"speculative_algorithm": "EAGLE"}, "speculative decoding is on", "turn it off"),
         ({"disaggregation_mode": "decode"}, "prefill-decode disaggregation is on", "turn it off"),

@@ -26,6 +26,10 @@ def refusals(arguments: Any, runner: ModelRunner, settings: EngineSettings) -> l
         (runner.use_mla_backend, "the model uses MLA, whose cache has no heads; serve a multi-head or GQA model"),
         (runner.sliding_window_size is not None, "the model has sliding-window layers; serve one without"),
         (not hasattr(pool, "k_cells"), f"the KV pool is {type(pool).__name__}; unset options that change it"),
+        (
+            runner.kv_cache_dtype != runner.dtype,
+            f"the KV cache is {runner.kv_cache_dtype} and the model {runner.dtype}; set kv_cache_dtype to auto",
+        ),
         (arguments.page_size != 1, f"page_size is {arguments.page_size}; set it to 1"),
         (arguments.speculative_algorithm is not None, "speculative decoding is on; turn it off"),
         (arguments.disaggregation_mode != "null", "prefill-decode disaggregation is on; turn it off"),

@@ -1,5 +1,8 @@
 """What is run a second time when a replica is lost, and what never is."""
 
+from dataclasses import replace
+from unittest.mock import sentinel
+
 import pytest
 
 from reasonserve.errors import InvalidRequestError, UnavailableError
@@ -84,6 +87,23 @@ async def test_there_is_no_third_try(is_streamed):
     replicas = Replicas([LOST], [LOST], ["a"])
     assert await run(replicas, is_streamed=is_streamed) == [LOST]
     assert replicas.attempts == [0, 1]
+
+
+async def test_an_answer_that_is_awaited_whole_is_handed_over_once_its_outputs_have_ended():
+    after = []
+
+    class Slow:
+        async def generate(self, call):
+            try:
+                yield delta("a")
+                yield replace(delta("b"), ending=sentinel.ending)
+                after.append("waited for")
+                yield delta("c")
+            finally:
+                after.append("closed")
+
+    assert await run(Slow(), is_streamed=False) == ["a", "b"]
+    assert after == ["closed"]
 
 
 async def test_what_the_caller_did_wrong_is_not_tried_again():

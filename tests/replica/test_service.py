@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -98,6 +99,15 @@ async def test_an_answer_ends_with_its_figures_and_releases():
     assert ending.evicted_cells == ending.rounds * BUFFER * 4
     replica.assert_idle()
     assert replica.changes == 2  # the admission and the release
+
+
+async def test_an_answer_that_is_awaited_whole_comes_as_its_first_token_and_the_rest():
+    replica = Replica()
+    whole = replace(call(max_new_tokens=200, budget_tokens=64), is_streamed=False)
+    first, rest = await replica.items(whole)
+    assert (len(first.token_ids), len(rest.token_ids), rest.ending.output_tokens) == (1, 199, 200)
+    assert first.text + rest.text == "hello" * 40
+    replica.assert_idle()
 
 
 async def test_methods_without_a_profile_report_none():

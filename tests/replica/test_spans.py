@@ -23,7 +23,7 @@ KV = KvRequest(method="reasonalloc", budget_tokens=64)
 def exported(monkeypatch):
     kept, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    monkeypatch.setattr(spans.trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(spans.trace, "get_tracer_provider", lambda: provider)
     return kept
 
 

@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from reasonserve.errors import UnavailableError
 from reasonserve.gateway.service import Replicas
-from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
+from reasonserve.replica.messages import Delta, Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.telemetry import names
 from reasonserve.telemetry.logs import fields
 
@@ -22,9 +22,9 @@ class Failover:
     """Replicas that are tried twice.
 
     A call is run again, once, when its replica was unavailable and nothing was passed on; the request router sends
-    the second try elsewhere. The parts of an answer that the client awaits whole are held back until it is complete,
-    so that such a call can always be run again. A stream that has begun ends with the error: what was sent is
-    never sent again.
+    the second try elsewhere. The parts of an answer that the client awaits whole are held back until all its outputs
+    have ended, so that such a call can always be run again. A stream that has begun ends with the error: what was
+    sent is never sent again.
 
     Args:
         replicas: Where calls run.
@@ -73,7 +73,7 @@ class Failover:
             _LostError: Its replica was unavailable and nothing was passed on.
         """
         held: list[Item] = []
-        has_passed = False
+        has_passed, running = False, call.num_outputs
         try:
             async with aclosing(self._replicas.generate(call)) as items:
                 async for item in items:
@@ -82,8 +82,11 @@ class Failover:
                     if call.is_streamed:
                         has_passed = True
                         yield item
-                    else:
-                        held.append(item)
+                        continue
+                    held.append(item)
+                    running -= isinstance(item, Delta) and item.ending is not None
+                    if not running:
+                        break  # what the replica does after the last piece, nobody need wait for
         except UnavailableError:
             if has_passed:
                 raise

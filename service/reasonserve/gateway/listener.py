@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import propagate, trace
+from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -21,6 +21,7 @@ from reasonserve.gateway.auth import Metadata
 from reasonserve.gateway.errors import reported
 from reasonserve.gateway.service import DEADLINE_KEY, GatewayService
 from reasonserve.telemetry import names
+from reasonserve.telemetry.tracing import tracer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -152,7 +153,7 @@ def _entrance(method: str, context: Context) -> Iterator[None]:
     """Runs a call in the server's span of its trace: a child of the caller's span, or a root."""
     carrier = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
     attributes = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: SERVICE, names.RPC_METHOD: method}
-    with trace.get_tracer(names.TRACER).start_as_current_span(
+    with tracer().start_as_current_span(
         f"{SERVICE}/{method}",
         context=propagate.extract(carrier),
         kind=SpanKind.SERVER,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from reasonserve.gateway.errors import DeadlinePassedError
 from reasonserve.replica.messages import Delta, GenerateCall
@@ -15,6 +16,7 @@ from reasonserve.status import grpc_code
 from reasonserve.telemetry import metrics
 from reasonserve.telemetry.logs import fields
 from reasonserve.telemetry.metric import LabelCap, Recorder
+from reasonserve.telemetry.soon import soon
 
 UNKNOWN_TENANT = "unknown"
 """The label of a request whose caller is not known."""
@@ -124,7 +126,7 @@ class Requests:
         if record.last is not None and (ending := record.last.ending) is not None:
             add(metrics.INPUT_TOKENS, ending.input_tokens, tenant)
             add(metrics.CACHED_TOKENS, ending.cached_tokens, tenant)
-        logger.info("request ended", extra=_line(record, outcome, seconds, error))
+        soon(partial(logger.info, "request ended", extra=_line(record, outcome, seconds, error)))
 
 
 def _line(record: RequestRecord, outcome: str, seconds: float, error: BaseException | None) -> dict[str, object]:

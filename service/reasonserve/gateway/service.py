@@ -13,8 +13,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
-from opentelemetry import trace
-
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.errors import InvalidRequestError, UnavailableError
 from reasonserve.gateway.answer import Tally, Usage, WholeOutput
@@ -25,7 +23,7 @@ from reasonserve.gateway.responses import model_message, stream_message, whole_m
 from reasonserve.gateway.validate import check_envelope, parse_input, parse_request
 from reasonserve.replica.messages import Delta, Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import mark_failed
+from reasonserve.telemetry.tracing import mark_failed, tracer
 
 DEADLINE_KEY = "x-deadline-ms"
 """Metadata: milliseconds that the client waits. Ray Serve's proxy hides gRPC's own deadline from handlers; when that
@@ -188,7 +186,7 @@ class GatewayService:
             UnauthenticatedError: There is no key, or it is unknown.
             UnavailableError: Keys cannot be checked.
         """
-        with trace.get_tracer(names.TRACER).start_as_current_span(
+        with tracer().start_as_current_span(
             names.SPAN_AUTHENTICATE, record_exception=False, set_status_on_exception=False
         ) as span:
             try:

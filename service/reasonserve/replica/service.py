@@ -21,6 +21,9 @@ from reasonserve.replica.protocol import ChatPrompt, Engine, EngineRequest, Samp
 from reasonserve.replica.watch import EngineWatch
 from reasonserve.status import INTERNAL_MESSAGE
 
+UNSEEN_DELAY_S = 1.0
+"""How long new tokens of an answer that its client awaits whole may wait for the next ones."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -81,7 +84,8 @@ class ReplicaService:
             progress = Progress(call.num_outputs)
             requests = engine_requests(call, prompt, sampling, grant)
             outputs = [self._output(call, request, grant, i, progress) for i, request in enumerate(requests)]
-            async with aclosing(merged(outputs, Coalescer(self._chunk_delay_s))) as items:
+            delay_s = self._chunk_delay_s if call.is_streamed else UNSEEN_DELAY_S
+            async with aclosing(merged(outputs, Coalescer(delay_s))) as items:
                 async for item in items:
                     yield item
         finally:

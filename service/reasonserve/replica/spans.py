@@ -16,20 +16,19 @@ from reasonserve.replica.admission import Grant
 from reasonserve.replica.messages import ChatInput, GenerateCall, Input, PromptInput
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import mark_failed
+from reasonserve.telemetry.tracing import mark_failed, tracer
 
 
 @contextmanager
 def admission(call: GenerateCall) -> Iterator[Span]:
     """Runs its body in the admission span; a refusal is marked with its class and wait."""
-    tracer = trace.get_tracer(names.TRACER)
     attributes: dict[str, str | int] = {
         names.REQUEST_ID: call.request_id,
         names.TENANT_ID: call.tenant_id,
         names.KV_METHOD: call.kv.method,
         names.ATTEMPT: call.attempt,
     }
-    with tracer.start_as_current_span(
+    with tracer().start_as_current_span(
         names.SPAN_ADMISSION, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
@@ -108,37 +107,38 @@ class InferenceSpan:
 
 
 class _Phases:
-    """The spans below the engine's: queue until the scheduler ran it, prefill until the first token, decode."""
+    """The spans below the engine's: queue until the scheduler ran it, prefill until the first token, decode.
+
+    They are made at the end, from the times when they began: a request's first token does not wait for them.
+    """
 
     def __init__(self, span: Span) -> None:
-        self._tracer = trace.get_tracer(names.TRACER)
         self._span = span
-        self._context = trace.set_span_in_context(span)
         self._began_ns = time.time_ns()
-        self._queue: Span | None = self._start(names.SPAN_ENGINE_QUEUE, self._began_ns)
-        self._decode: Span | None = None
+        self._ran_ns = 0
+        self._first_token_ns = 0
 
     def advance(self, chunk: EngineChunk) -> None:
         """Moves on with the first token."""
-        if self._queue is None or not chunk.output_tokens:
+        if self._first_token_ns or not chunk.output_tokens:
             return
-        now_ns = time.time_ns()
+        self._first_token_ns = now_ns = time.time_ns()
         # Another process's clock reading: kept inside the span whatever it says.
-        ran_ns = min(max(int(chunk.kv.scheduled_unix_s * 1e9), self._began_ns), now_ns)
-        self._queue.end(ran_ns)
-        self._queue = None
+        self._ran_ns = min(max(int(chunk.kv.scheduled_unix_s * 1e9), self._began_ns), now_ns)
         self._span.set_attribute(names.TIME_TO_FIRST_CHUNK, (now_ns - self._began_ns) / 1e9)
-        self._start(names.SPAN_ENGINE_PREFILL, ran_ns).end(now_ns)
-        self._decode = self._start(names.SPAN_ENGINE_DECODE, now_ns)
 
     def end(self) -> None:
-        """Ends the phase that runs."""
-        for span in (self._queue, self._decode):
-            if span is not None:
-                span.end()
-
-    def _start(self, name: str, at_ns: int) -> Span:
-        return self._tracer.start_span(name, context=self._context, start_time=at_ns)
+        """Makes the phases; the last one ends now."""
+        now_ns = time.time_ns()
+        phases = [(names.SPAN_ENGINE_QUEUE, self._began_ns, self._ran_ns or now_ns)]
+        if self._first_token_ns:
+            phases += [
+                (names.SPAN_ENGINE_PREFILL, self._ran_ns, self._first_token_ns),
+                (names.SPAN_ENGINE_DECODE, self._first_token_ns, now_ns),
+            ]
+        context = trace.set_span_in_context(self._span)
+        for name, from_ns, to_ns in phases:
+            tracer().start_span(name, context=context, start_time=from_ns).end(to_ns)
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def inference(
     between two chunks.
     """
     operation = names.OPERATION_CHAT if isinstance(call.input, ChatInput) else names.OPERATION_COMPLETION
-    span = trace.get_tracer(names.TRACER).start_span(
+    span = tracer().start_span(
         names.inference_span_name(operation, model),
         kind=SpanKind.CLIENT,
         attributes=_request_attributes(call, request, operation, model),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from reasonserve.telemetry.file_exporter import FileSpanExporter
 from reasonserve.telemetry.settings import TelemetrySettings
+from reasonserve.telemetry.soon import SoonProcessor
 from reasonserve.telemetry.whole_branches import WholeBranches
 
 
@@ -16,8 +17,7 @@ def span_processors() -> list[SpanProcessor]:
     settings = TelemetrySettings()
     processors: list[SpanProcessor] = []
     if settings.trace_file is not None:
-        # One append is cheaper than a batch's thread, and nothing is lost when the process is killed.
-        processors.append(WholeBranches(SimpleSpanProcessor(FileSpanExporter(settings.trace_file))))
+        processors.append(WholeBranches(SoonProcessor(FileSpanExporter(settings.trace_file))))
     if settings.otlp_endpoint is not None:
         processors.append(WholeBranches(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint))))
     return processors

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 
 class FileSpanExporter(SpanExporter):
-    """Appends each span with a single ``write`` to a descriptor in ``O_APPEND`` mode.
+    """Appends the spans of a call with a single ``write`` to a descriptor in ``O_APPEND`` mode.
 
     The kernel places such a write at the file's end as a whole, so lines of different processes do not mix.
 
@@ -28,8 +28,7 @@ class FileSpanExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Writes spans; a full disk is reported as failure, never raised into the request that is traced."""
         try:
-            for span in spans:
-                os.write(self._descriptor, json.dumps(span_record(span)).encode() + b"\n")
+            os.write(self._descriptor, b"".join(json.dumps(span_record(span)).encode() + b"\n" for span in spans))
         except OSError:
             return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS

@@ -5,11 +5,13 @@ Several replicas of a node share that one page, so that a scraper finds all of t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ray.serve import metrics as serve_metrics
 
 from reasonserve.telemetry.metric import Metric
+from reasonserve.telemetry.soon import soon
 
 _KINDS = {"counter": serve_metrics.Counter, "gauge": serve_metrics.Gauge}
 
@@ -23,15 +25,15 @@ class RayRecorder:
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """Adds to a counter; Ray refuses a zero."""
         if value > 0:
-            self._of(metric).inc(value, tags=dict(zip(metric.labels, labels, strict=True)))
+            soon(partial(self._of(metric).inc, value, tags=_tags(metric, labels)))
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Sets a gauge."""
-        self._of(metric).set(value, tags=dict(zip(metric.labels, labels, strict=True)))
+        soon(partial(self._of(metric).set, value, tags=_tags(metric, labels)))
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Counts a value into a histogram."""
-        self._of(metric).observe(value, tags=dict(zip(metric.labels, labels, strict=True)))
+        soon(partial(self._of(metric).observe, value, tags=_tags(metric, labels)))
 
     def _of(self, metric: Metric) -> Any:
         made = self._made.get(metric.name)
@@ -43,3 +45,7 @@ class RayRecorder:
                 made = _KINDS[metric.kind](metric.name, metric.help, keys)
             self._made[metric.name] = made
         return made
+
+
+def _tags(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(metric.labels, labels, strict=True))

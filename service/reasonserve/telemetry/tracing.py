@@ -1,19 +1,32 @@
-"""Tracing in plain processes, such as the command line: Ray Serve's processes set themselves up."""
+"""The process's tracer, and how processes other than Ray Serve's set tracing up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import grpc
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Span, Status, StatusCode, Tracer
+from opentelemetry.trace import TracerProvider as AnyProvider
 
 from reasonserve.telemetry import names
 from reasonserve.telemetry.export import span_processors
+
+
+def tracer() -> Tracer:
+    """Returns this process's tracer."""
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: AnyProvider) -> Tracer:
+    # Made once: a tracer costs as much as a span.
+    return provider.get_tracer(names.TRACER)
 
 
 def set_up_tracing(service_name: str) -> TracerProvider:
@@ -30,8 +43,9 @@ def set_up_tracing(service_name: str) -> TracerProvider:
 @contextmanager
 def root_span(provider: TracerProvider, name: str = names.SPAN_CLIENT) -> Iterator[Span]:
     """Runs its body in a new trace's root span; an exception marks it failed."""
-    tracer = provider.get_tracer(names.TRACER)
-    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as span:
+    with provider.get_tracer(names.TRACER).start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False
+    ) as span:
         try:
             yield span
         except BaseException as error:

@@ -149,7 +149,7 @@ def data_plane(
     tmp_path_factory: pytest.TempPathFactory,
     until_last_use: Callable[[str], ExitStack],
 ) -> DataPlane:
-    """The running data plane."""
+    """The running data plane; Ray Serve's proxy listens, as in a cluster."""
     folder = tmp_path_factory.mktemp("plane")
     (folder / "token").write_text(ADMIN_TOKEN)
     port, http_port = free_port(), free_port()
@@ -158,7 +158,6 @@ def data_plane(
             "model": "fake",
             "engine": {"pool_slots": POOL_SLOTS},
             "replicas": {"num_cpus": 0.5},
-            # As in a cluster: Ray Serve's proxy listens.
             "gateway": {"port": port, "entrance": "proxy", "http_port": http_port, "max_input_bytes": 65536},
         },
         "controller_endpoint": controller[1],

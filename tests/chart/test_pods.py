@@ -8,7 +8,7 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from reasonserve.config import ServiceConfig
-from reasonserve.stack.serving import TRANSPORT, message_limit
+from reasonserve.stack.serving import ONE_LOOP, TRANSPORT, message_limit
 from reasonserve.telemetry.settings import node_environment
 
 ALLOWED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
@@ -95,7 +95,8 @@ def test_which_configuration_needs_new_nodes(chart, renders, config, new_nodes):
 def test_ray_nodes_have_the_variables_of_a_local_stack(renders, pod):
     config = {"telemetry": {"otlp_endpoint": "http://otel-collector.observability.svc:4317", "sampling_ratio": 0.05}}
     service = ServiceConfig.model_validate(config)
-    expected = node_environment(service.telemetry) | message_limit(service.gateway) | {TRANSPORT: "1"}
+    expected = node_environment(service.telemetry) | message_limit(service.gateway)
+    expected |= {TRANSPORT: "1", **dict.fromkeys(ONE_LOOP, "0")}
     (container,) = renders["values-h200.yaml"].pods()[pod]["spec"]["containers"]
     env = {item["name"]: item.get("value") for item in container["env"]}
     given = {name: env.get(name) for name in expected}

@@ -87,6 +87,10 @@ topologySpreadConstraints:
 {{- end }}
 - name: RAY_SERVE_USE_GRPC_BY_DEFAULT
   value: "1"
+- name: RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP
+  value: "0"
+- name: RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD
+  value: "0"
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 - name: OMP_WAIT_POLICY

@@ -28,6 +28,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 BIND_PATIENCE_S = 10.0
 """For how long a port may still be held, by the gateway that this one replaces."""
+SERVER_OPTIONS = (
+    # Without this a second stack would bind the same port and take half of the calls.
+    ("grpc.so_reuseport", 0),
+    # A client whose machine is gone says nothing; its requests must not hold KV memory until TCP gives up.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Clients may ask too whether the gateway is there, while a request waits long for its first token.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
 SERVER_FAULTS = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -59,8 +69,7 @@ class Listener:
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=max_calls,
             options=(
-                # Without this a second stack would bind the same port and take half of the calls.
-                ("grpc.so_reuseport", 0),
+                *SERVER_OPTIONS,
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
             ),

@@ -91,6 +91,15 @@ def test_the_shipped_profiles_rest_on_the_probes_of_the_test_data(request: pytes
     assert text == profile.to_json()
 
 
+def test_a_search_under_triattention_finds_other_shares(request: pytest.FixtureRequest, found: Sensitivity) -> None:
+    folder = request.config.rootpath / "tests" / "data" / "pointer-chaser"
+    method = replace(METHOD, scorer="triattention")
+    other = calibrate_sensitivity(folder, PROBES, 170, 10, lambda *_: None, method)
+    assert other.rises != found.rises
+    assert {"under_rkv", "under_triattention"} & other.evidence.keys() == {"under_triattention"}
+    assert other.evidence["evaluations"] <= 10
+
+
 def test_a_scorer_that_cannot_be_replayed_is_refused(request: pytest.FixtureRequest) -> None:
     folder = request.config.rootpath / "tests" / "data" / "pointer-chaser"
     with pytest.raises(StartupError, match="No split can be judged under this scorer: scorer h2o carries a statistic"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class Judge:
 
     def __init__(self, model: Any, traces: Sequence[Trace], rounds: Sequence[Rounds], method: Triple) -> None:
         self._model, self._traces, self._rounds, self._method = model, traces, rounds, method
-        self._full = self._hidden(Rounds(method.scorer, max(len(trace.tokens) for trace in traces), 1), _keep_all)
+        longest = max(len(trace.tokens) for trace in traces)
+        self._full = self._hidden(replace(rounds[0], budget_tokens=longest, buffer_tokens=1), _keep_all)
 
     def under(self, method: Triple) -> Judge:
         """Returns a judge of the same traces and rounds under other rules; the scorer must be the same."""

@@ -28,13 +28,13 @@ imports_sglang = pytest.mark.filterwarnings("ignore")
 class Engine:
     """Rows of requests, their tables, windows and figures, and a pool of distinct cells."""
 
-    def __init__(self, device: torch.device = CPU) -> None:
+    def __init__(self, device: torch.device = CPU, *, fixed: bool = True) -> None:
         g = torch.Generator().manual_seed(0)
         shape = (LAYERS * NUM_SLOTS * HEADS, WIDTH)
         self.k, self.v = (torch.randn(shape, generator=g).to(device) for _ in range(2))
         self.slots = torch.randint(1, NUM_SLOTS, (ROWS, CONTEXT), generator=g, dtype=torch.int32).to(device)
         self.slots[0] = 0
-        self.tables = CellTables(ROWS, LAYERS, HEADS, CAPACITY, device, fixed=True)
+        self.tables = CellTables(ROWS, LAYERS, HEADS, CAPACITY, device, fixed=fixed)
         self.windows = QueryWindows(ROWS, LAYERS, WINDOW, QUERY_HEADS, WIDTH, self.k)
         self.windows.queries.zero_()
         self.figures = RowFigures(ROWS, self.windows.nobody, device)
@@ -48,6 +48,7 @@ class Engine:
             state.owned_slots = owned
             state.table_row = state.table_row if state.table_row >= 0 else self.tables.take()
             lengths = torch.randint(0, owned + 1, (LAYERS, HEADS))
+            lengths[0, 1] = owned
             self.tables.write(state.table_row, torch.randint(0, len(self.k), (LAYERS, HEADS, owned)), lengths)
         if window_start >= 0 and state.window_row < 0:
             state.window_row, state.window_start = self.windows.take(), window_start
@@ -170,6 +171,18 @@ def test_a_row_that_was_given_back_is_dense_and_captures_nothing() -> None:
     assert (int(plan.segments.table_rows_B), int(plan.captures.window_rows_B)) == (-1, engine.windows.nobody)
 
 
+def test_a_plan_follows_tables_that_may_move() -> None:
+    engine, queries = Engine(fixed=False), torch.randn((1, QUERY_HEADS, WIDTH))
+    for owned in (10, CAPACITY + 3):
+        engine.run(1, owned=owned)
+        engine.figures.flush()
+        plan = engine.planner.view(1, capturing=False)
+        engine.planner.fill(plan, torch.tensor([1]), torch.tensor([CONTEXT]))
+        out = attend_segments(queries, engine.k, engine.v, plan.segments, layer=0, scale=1.0)
+        torch.testing.assert_close(out[0], engine.attended(queries[0], 1, CONTEXT, 0))
+    assert engine.tables.capacity > CAPACITY
+
+
 def addresses(plan: Any) -> list[int]:
     segments = [getattr(plan.segments, name) for name in plan.segments.__slots__ if name != "num_slots"]
     return [t.data_ptr() for t in (*segments, plan.captures.window_rows_B, plan.captures.ring_B)]
@@ -184,12 +197,11 @@ class Graph:
         from reasonserve.engine.attention import CellAttention
 
         pool = SimpleNamespace(k_cells=engine.k, v_cells=engine.v, head_dim=WIDTH)
-        runner: Any = SimpleNamespace(device="cpu", req_to_token_pool=None, token_to_kv_pool=pool)
         compressor: Any = SimpleNamespace(
             pool=pool, tables=engine.tables, windows=engine.windows, planner=engine.planner, num_heads=QUERY_HEADS
         )
         self.engine = engine
-        self.attention = CellAttention(runner, compressor)
+        self.attention = CellAttention(compressor)
         self.attention.init_cuda_graph_state(4, 4)
         self.fill_value = self.attention.get_cuda_graph_seq_len_fill_value()
         self.batch: Any = SimpleNamespace(

@@ -18,7 +18,6 @@ from reasonserve.engine.plan import DecodePlan
 if TYPE_CHECKING:
     from sglang.srt.layers.radix_attention import RadixAttention
     from sglang.srt.model_executor.forward_batch_info import ForwardBatch, ForwardMode
-    from sglang.srt.model_executor.model_runner import ModelRunner
 
     from reasonserve.engine.compressor import Compressor
 
@@ -31,11 +30,8 @@ class CellAttention(AttentionBackend):
 
     forward_metadata: DecodePlan | None
 
-    def __init__(self, model_runner: ModelRunner, compressor: Compressor) -> None:
+    def __init__(self, compressor: Compressor) -> None:
         super().__init__()
-        self.device = model_runner.device
-        self.req_to_token_pool = model_runner.req_to_token_pool
-        self.token_to_kv_pool = model_runner.token_to_kv_pool
         self._compressor = compressor
         self._planner = compressor.planner
         self._compile(compressor.num_heads)

@@ -63,7 +63,7 @@ def _create_attention(runner: ModelRunner) -> CellAttention:
 
     global _compressor
     _compressor = build_compressor(runner)
-    return CellAttention(runner, _compressor)
+    return CellAttention(_compressor)
 
 
 def _use_one_tensor_pool(result: type, *_: Any, kind: str, **__: Any) -> type | None:

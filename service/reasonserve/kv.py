@@ -204,6 +204,7 @@ class Handshake:
         methods: Named methods that this engine can honour; of triples it can honour those that need no profile
             it lacks.
         prompt_modes: Prompt modes that this engine can honour.
+        kernels: Whether its operators run as Triton kernels.
     """
 
     plugin_version: str
@@ -218,6 +219,7 @@ class Handshake:
     profile_id: str = ""
     methods: tuple[Method, ...] = ()
     prompt_modes: tuple[PromptModeName, ...] = ()
+    kernels: bool = False
 
 
 def clamp_budget(budget_tokens: int, *, admitted: int) -> int:

@@ -85,5 +85,9 @@ def test_without_rounds_the_tokens_are_those_of_a_cpu(graphs: Results, on_cpu: R
     assert graphs[name]["token_ids"] == on_cpu[name]["token_ids"]
 
 
+def test_the_kernels_run(graphs: Results, eager: Results, on_cpu: Results) -> None:
+    assert [results["handshake"]["kernels"] for results in (graphs, eager, on_cpu)] == [True, True, False]
+
+
 def test_nothing_leaks(graphs: Results, eager: Results) -> None:
     assert [graphs["used_slots"], eager["used_slots"]] == [0, 0]

@@ -57,5 +57,9 @@ def test_the_kernels_give_the_same_tokens(outputs: tuple[Results, Results], name
         assert [r[figure] for r in interpreted["kv"]["rounds"]] == [r[figure] for r in own["kv"]["rounds"]]
 
 
+def test_the_engines_say_what_they_run(outputs: tuple[Results, Results]) -> None:
+    assert [results["handshake"]["kernels"] for results in outputs] == [True, False]
+
+
 def test_nothing_leaks(outputs: tuple[Results, Results]) -> None:
     assert [results["used_slots"] for results in outputs] == [0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reasonalloc.ops import launch
 from reasonalloc.profile import LayerProfile
 from reasonserve import __version__
 from reasonserve.engine import seams
@@ -57,4 +58,5 @@ def handshake(compressor: Compressor) -> Handshake:
         profile_id="" if profile is None else profile.profile_id,
         methods=offered_methods(profile.parts if profile else ()),
         prompt_modes=PROMPT_MODES,
+        kernels=launch.use_kernel(pool.k_cells.device),
     )

@@ -14,7 +14,7 @@ from reasonserve.cli.profile_calibrate import to_profile
 from reasonserve.errors import StartupError
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.heads import measure_heads
-from reasonserve.models.judge import Judge
+from reasonserve.models.judge import Judge, log_loss
 from reasonserve.models.profiles import shipped_profile
 from reasonserve.models.sensitivity import METHOD, Sensitivity, calibrate_sensitivity
 from reasonserve.models.traces import Probe, probes_digest, read_probes
@@ -60,7 +60,7 @@ def test_heads_are_asked_one_by_one_and_their_shares_are_proved(found: Sensitivi
     assert [math.fsum(row) for row in found.head_shares] == pytest.approx([2.0] * 4, abs=1e-4)
     budgets = {name.split("_kl_")[0] for name in found.evidence if "_kl_heads_" in name}
     equal, best = (
-        math.prod(found.evidence[f"{budget}_kl_heads_{what}_held_out"] for budget in budgets)
+        log_loss([found.evidence[f"{budget}_kl_heads_{what}_held_out"] for budget in budgets])
         for what in ("equal", "found")
     )
     assert (best < equal) == any(len(set(row)) > 1 for row in found.head_shares)
@@ -98,6 +98,11 @@ def test_a_search_under_triattention_finds_other_shares(request: pytest.FixtureR
     assert other.rises != found.rises
     assert {"under_rkv", "under_triattention"} & other.evidence.keys() == {"under_triattention"}
     assert other.evidence["evaluations"] <= 10
+
+
+def test_what_is_too_little_to_tell_decides_nothing() -> None:
+    assert log_loss([0.4, 1e-9]) == log_loss([0.4, 0.009]) == pytest.approx((math.log(0.4) + math.log(0.01)) / 2)
+    assert log_loss([0.3, 0.009]) < log_loss([0.4, 1e-9]) < log_loss([0.4, 0.02])
 
 
 def test_a_scorer_that_cannot_be_replayed_is_refused(request: pytest.FixtureRequest) -> None:

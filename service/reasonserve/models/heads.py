@@ -7,7 +7,6 @@ profile says which of them it found better.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,7 +85,7 @@ def measure_heads(
         for what, flat in (("equal", equal), ("found", found.shares))
         for suffix, part in (("", fit), ("_held_out", held_out))
     }
-    holds = math.prod(measured["found_held_out"]) < math.prod(measured["equal_held_out"])
+    holds = log_loss(measured["found_held_out"]) < log_loss(measured["equal_held_out"])
     shares = found.shares if holds else equal
     by_layer = (shares[first : first + num_heads] for first in range(0, len(shares), num_heads))
     return HeadSensitivity(shares=tuple(by_layer), evidence=_evidence(found, num_heads, measured, rounds))

@@ -75,9 +75,13 @@ class Judge:
         return total / sum(map(len, hidden))
 
 
+LEAST_NATS = 0.01
+"""Divergence per token that counts as none: what is below it differs by chance, however often one is the other."""
+
+
 def log_loss(divergences: Sequence[float]) -> float:
     """Mean logarithm of divergences, so that every budget counts alike."""
-    return math.fsum(math.log(max(value, 1e-9)) for value in divergences) / len(divergences)
+    return math.fsum(math.log(max(value, LEAST_NATS)) for value in divergences) / len(divergences)
 
 
 def trial_profile(

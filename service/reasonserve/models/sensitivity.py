@@ -5,7 +5,6 @@ What a split costs, ``judge`` says; ``heads`` goes on within the layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +137,6 @@ def _checked(
         evidence[f"{name}_kl_uniform"], evidence[f"{name}_kl_found"] = fit[0][place], fit[1][place]
         evidence[f"{name}_kl_uniform_held_out"] = held_out[0][place]
         evidence[f"{name}_kl_found_held_out"] = held_out[1][place]
-    holds = math.prod(held_out[1]) < math.prod(held_out[0])
+    holds = log_loss(held_out[1]) < log_loss(held_out[0])
     rounded = {name: round(value, 4) for name, value in evidence.items()}
     return tuple(shares if holds else equal), rounded

@@ -84,7 +84,7 @@ NAMED_METHODS = {
     "reasonalloc": Triple("wave", "reasonalloc", "rkv"),
     "reasonalloc-snapkv": Triple("wave", "reasonalloc", "snapkv"),
     "reasonalloc-gkv": Triple("wave", "reasonalloc", "gkv"),
-    "reasonalloc-triattention": Triple("wave", "reasonalloc", "triattention"),
+    "reasonalloc-tri": Triple("wave", "reasonalloc", "triattention"),
     "layer-only": Triple("wave", "uniform", "rkv"),
     "head-only": Triple("uniform", "reasonalloc", "rkv"),
     "r-kv": Triple("uniform", "uniform", "rkv"),

@@ -37,7 +37,7 @@ def test_every_triple_can_be_written(triple):
         "reasonalloc": "wave/reasonalloc/rkv",
         "reasonalloc-snapkv": "wave/reasonalloc/snapkv",
         "reasonalloc-gkv": "wave/reasonalloc/gkv",
-        "reasonalloc-triattention": "wave/reasonalloc/triattention",
+        "reasonalloc-tri": "wave/reasonalloc/triattention",
         "layer-only": "wave/uniform/rkv",
         "head-only": "uniform/reasonalloc/rkv",
         "triattention": "uniform/uniform/triattention",

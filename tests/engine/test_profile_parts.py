@@ -99,4 +99,4 @@ def test_a_profile_that_lacks_what_a_method_needs_is_refused(method: str, told: 
 def test_only_methods_that_can_be_honoured_are_offered() -> None:
     without, layers, everything = (offered_methods(parts) for parts in ((), ("layers",), FULL.parts))
     assert set(layers) - set(without) == {"reasonalloc", "reasonalloc-snapkv", "reasonalloc-gkv", "layer-only"}
-    assert set(everything) - set(layers) == {"triattention", "reasonalloc-triattention"}
+    assert set(everything) - set(layers) == {"triattention", "reasonalloc-tri"}

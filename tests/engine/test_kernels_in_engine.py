@@ -22,7 +22,7 @@ pytestmark = [
 
 Results = dict[str, Any]
 
-TOKENS = 66
+TOKENS = 52
 BUDGET, BUFFER = 32, 16
 KV = {
     "pinned": {"method": "r-kv"},
@@ -41,13 +41,13 @@ def outputs(run_job: Callable[[dict[str, Any]], Results], pytestconfig: pytest.C
     ]
     model = str(pytestconfig.rootpath / "tests" / "data" / "pointer-chaser")
     job = {"engine": "reasonserve", "model": model, "dtype": "float32", "pool_slots": 512, "waves": [wave]}
-    job |= {"context_length": 128, "table_cells": 64}  # the interpreter takes time for empty places too
+    job |= {"context_length": 96, "table_cells": 64}  # the interpreter takes time for empty places too
     with ThreadPoolExecutor(2) as pool:
         interpreted, own = pool.map(run_job, ({**job, "environment": INTERPRETED}, job))
     return interpreted, own
 
 
-@pytest.mark.parametrize(("name", "rounds"), [("pinned", 2), ("evictable", 4)])
+@pytest.mark.parametrize(("name", "rounds"), [("pinned", 1), ("evictable", 3)])
 def test_the_kernels_give_the_same_tokens(outputs: tuple[Results, Results], name: str, rounds: int) -> None:
     interpreted, own = (results[name] for results in outputs)
     assert len(interpreted["token_ids"]) == TOKENS

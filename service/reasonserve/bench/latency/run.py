@@ -46,9 +46,9 @@ QUICK = Setup(turns=2, work=Work(calls=40, stream_tokens=400, streams=4, paced_t
 PROCESSES = {BARE: "reasonserve.bench.latency.bare", DIRECT: "reasonserve.bench.latency.direct"}
 """Servers in one process, by name."""
 STACKS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "stack, a chunk a token": ({"replicas": {"chunk_delay_ms": 0.0}}, {}),
     "stack": ({}, {}),
-    "stack, Ray Serve's proxy": ({"gateway": {"entrance": "proxy"}}, {}),
+    "stack, no request traced": ({"telemetry": {"sampling_ratio": 0.0}}, {}),
+    "stack, a chunk a token": ({"replicas": {"chunk_delay_ms": 0.0}}, {}),
     "stack, Ray Serve as it comes": (
         {"gateway": {"entrance": "proxy"}},
         {TRANSPORT: "0", **dict.fromkeys(ONE_LOOP, "1")},

@@ -90,7 +90,7 @@ def local_stack(
     """Runs a stack under a configuration, on free ports, in a state directory of its own.
 
     Args:
-        config: Sections of its configuration; ports are chosen here.
+        config: Its configuration; ports are chosen here.
         engine_factory: ``module:function`` of another engine than SGLang.
         environment: Variables of its processes, on top of this one's.
 
@@ -101,8 +101,8 @@ def local_stack(
     sections = {"gateway": {"port": gateway, "http_port": http}, "controller": {"port": controller}}
     with tempfile.TemporaryDirectory() as folder:
         state_dir, file = Path(folder) / "state", Path(folder) / "config.yaml"
-        merged = {name: sections.get(name, {}) | config.get(name, {}) for name in sections | config}
-        file.write_text(json.dumps(merged))
+        merged = {name: ports | config.get(name, {}) for name, ports in sections.items()}
+        file.write_text(json.dumps(config | merged))
         variables = {**os.environ, **(environment or {}), "REASONSERVE_STATE": str(state_dir)}
         factory = ["--engine-factory", engine_factory] if engine_factory else []
         command = [sys.executable, "-m", "reasonserve"]

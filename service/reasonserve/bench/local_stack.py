@@ -56,6 +56,12 @@ class LocalStack:
         lines = StatePaths(self.state_dir).trace_file.read_text().splitlines()
         return [json.loads(line) for line in lines]
 
+    @property
+    def log(self) -> list[str]:
+        """What the supervisor and the controller said so far, without what Ray relays of its workers."""
+        lines = StatePaths(self.state_dir).host_log.read_text(errors="replace").splitlines()
+        return [line for line in lines if line and not line.startswith(("(", "\x1b["))]
+
     def create_tenant(self, tenant: tenant_pb.Tenant) -> str:
         """Creates a tenant with a key; returns the key once every replica's lease names the tenant."""
         with client.admin(None, None, self.state_dir) as admin:

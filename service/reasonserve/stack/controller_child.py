@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 STEADY_S = 60.0
 """A controller that ran this long has its restarts forgiven."""
 GRACE_S = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 def command(config: ControllerConfig, paths: StatePaths) -> list[str]:
@@ -96,9 +99,12 @@ class ControllerChild:
             except subprocess.TimeoutExpired:
                 restarts = 0
                 continue
+            ended = f"the controller ({self._process.pid}) ended with exit code {self._process.returncode}"
             if restarts == len(RESTART_DELAYS_S):
+                logger.error("%s, too often: it stays down", ended)
                 self._lost = True
                 return
+            logger.warning("%s and is started again", ended)
             self._stopping.wait(RESTART_DELAYS_S[restarts])
             restarts += 1
             with self._starting:

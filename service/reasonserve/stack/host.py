@@ -26,6 +26,7 @@ from reasonserve.stack.controller_child import ControllerChild, command
 from reasonserve.stack.paths import StatePaths
 from reasonserve.stack.profiles import ensure_active
 from reasonserve.stack.state import Phase, ProcessRef, StackState
+from reasonserve.telemetry.logs import set_up_logging
 
 DEFAULT_ENGINE_FACTORY = "reasonserve.replica.sglang_engine:create"
 WATCH_INTERVAL_S = 0.5
@@ -185,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine-factory", default=DEFAULT_ENGINE_FACTORY, help=argparse.SUPPRESS)
     parser.add_argument("--owner-pid", type=int, default=None, help="end when this parent process ends")
     options = parser.parse_args(argv)
+    set_up_logging("supervisor")
     try:
         config = ServiceConfig.from_file(options.config)
     except StartupError as error:

@@ -136,8 +136,8 @@ def samples(stack: LocalStack, at_s: float) -> list[Sample]:
     return found
 
 
-def kill_replica(stack: LocalStack, seed: int) -> list[psutil.Process]:
-    """Kills the process of one replica by SIGKILL; returns what it has left behind, which must end by itself.
+def a_replica(stack: LocalStack, seed: int) -> psutil.Process:
+    """Returns the process of one of the replicas.
 
     Raises:
         JobFailedError: There is no replica.
@@ -145,14 +145,11 @@ def kill_replica(stack: LocalStack, seed: int) -> list[psutil.Process]:
     replicas = processes(stack).get("replica", [])
     if not replicas:
         raise JobFailedError("No replica's process was found below the stack's supervisor.")
-    victim = random.Random(seed).choice(replicas)
-    children = victim.children(recursive=True)
-    victim.kill()
-    return children
+    return random.Random(seed).choice(replicas)
 
 
-def kill_controller(stack: LocalStack) -> None:
-    """Kills the controller by SIGKILL.
+def the_controller(stack: LocalStack) -> psutil.Process:
+    """Returns the controller's process.
 
     Raises:
         JobFailedError: There is none.
@@ -160,7 +157,7 @@ def kill_controller(stack: LocalStack) -> None:
     found = processes(stack)[CONTROLLER]
     if not found:
         raise JobFailedError("The controller's process was not found.")
-    found[0].kill()
+    return found[0]
 
 
 def _nonzero(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -31,6 +31,9 @@ DTYPE = "float32"
 SPANS_S = 3.0
 """The last spans of a process are written so long after their requests."""
 
+LOG_LINES = 30
+"""So much of the stack's log is told where the controller was started again too often."""
+
 
 @dataclass
 class Disturbance:
@@ -115,7 +118,9 @@ async def _soak(setup: Setup, stack: LocalStack, keys: dict[str, str], vocabular
     counted = account(planned, load.outcomes, Loss(disturbance.replica_at_s, survived))
     found = slopes(watched.samples, warm_up_s=setup.warm_up_s)
     faults = [*counted.faults, *traces.loose_ends(planned, spans), *growth_faults(found, most=setup.most_slope)]
-    faults += stack_faults(setup, held, watched.replicas, before, stack.state.controller_restarts)
+    restarts = stack.state.controller_restarts
+    faults += stack_faults(setup, held, watched.replicas, before, restarts)
+    faults += [f"log: {line}" for line in stack.log[-LOG_LINES:] if restarts != 1]
     faults += [f"process {p.pid} outlived the replica that was killed" for p in disturbance.orphans if _runs(p)]
     return Report(
         setup=setup,
@@ -153,13 +158,16 @@ def stack_faults(setup: Setup, held: Holdings, seen: set[str], before: tuple[str
 
 
 async def _disturb(setup: Setup, stack: LocalStack, load: Load, seen: Disturbance) -> None:
-    """Kills a replica and the controller, each at its time."""
+    """Kills a replica and the controller by SIGKILL, each at its time; what a replica leaves must end by itself."""
     await asyncio.sleep(setup.replica_kill * 60 * setup.minutes - load.now_s)
-    seen.replica_at_s = load.now_s
-    seen.orphans = await asyncio.to_thread(cluster.kill_replica, stack, setup.seed)
+    replica = await asyncio.to_thread(cluster.a_replica, stack, setup.seed)
+    seen.orphans = replica.children(recursive=True)
+    seen.replica_at_s = load.now_s  # with nothing in between: what is sent from now on has not met it
+    replica.kill()
     await asyncio.sleep(setup.controller_kill * 60 * setup.minutes - load.now_s)
+    controller = await asyncio.to_thread(cluster.the_controller, stack)
     seen.controller_at_s = load.now_s
-    await asyncio.to_thread(cluster.kill_controller, stack)
+    controller.kill()
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from reasonserve.bench.serve_soak.cluster import Holdings
 from reasonserve.bench.serve_soak.memory import MIB, Sample, fit, growth_faults, slopes
 from reasonserve.bench.serve_soak.plan import FULL, QUICK, Fate, Planned, load, requests, tenants
 from reasonserve.bench.serve_soak.report import Report, as_json, ends_table, memory_table, percentile, summary
-from reasonserve.bench.serve_soak.run import stack_faults
+from reasonserve.bench.serve_soak.run import controller_faults, stack_faults
 from reasonserve.bench.serve_soak.traces import HANDLED, loose_ends, run_again, survived
 from reasonserve.telemetry import names
 
@@ -142,13 +142,20 @@ def test_a_request_that_nobody_heard_of_again_is_a_fault() -> None:
 
 def test_what_is_held_at_the_end_is_a_fault() -> None:
     clean = Holdings(replicas=("a", "c"))
-    assert stack_faults(QUICK, clean, {"a", "b", "c"}, ("a", "b"), 1) == []
+    assert stack_faults(QUICK, clean, {"a", "b", "c"}, ("a", "b")) == []
     for leak in ({"reserved": {"gold": 3}}, {"used": {"a": 3}}, {"active": {"gold": 1}}, {"queued": {"gold": 1}}):
-        assert len(stack_faults(QUICK, Holdings(replicas=("a", "c"), **leak), {"a", "b", "c"}, ("a", "b"), 1)) == 1
-    assert "1 replicas hold" in stack_faults(QUICK, Holdings(replicas=("a",)), {"a", "b", "c"}, ("a", "b"), 1)[0]
-    assert "4 replicas were seen" in stack_faults(QUICK, clean, {"a", "b", "c", "d"}, ("a", "b"), 1)[0]
-    assert "2 replicas were seen" in stack_faults(QUICK, clean, {"a", "b"}, ("a", "b"), 1)[0]
-    assert "started again 2 times" in stack_faults(QUICK, clean, {"a", "b", "c"}, ("a", "b"), 2)[0]
+        assert len(stack_faults(QUICK, Holdings(replicas=("a", "c"), **leak), {"a", "b", "c"}, ("a", "b"))) == 1
+    assert "1 replicas hold" in stack_faults(QUICK, Holdings(replicas=("a",)), {"a", "b", "c"}, ("a", "b"))[0]
+    assert "4 replicas were seen" in stack_faults(QUICK, clean, {"a", "b", "c", "d"}, ("a", "b"))[0]
+    assert "2 replicas were seen" in stack_faults(QUICK, clean, {"a", "b"}, ("a", "b"))[0]
+
+
+def test_a_controller_that_was_started_too_often_is_a_fault_with_the_log_beside_it() -> None:
+    assert controller_faults(1, ["all is well"]) == []
+    told, log = controller_faults(2, ["the controller ended with exit code 3"])
+    assert "started again 2 times" in told
+    assert "exit code 3" in log
+    assert len(controller_faults(0, [])) == 1
 
 
 def wandering(per_hour: float, count: int = 200) -> list[Sample]:

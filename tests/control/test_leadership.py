@@ -14,7 +14,7 @@ from reasonserve import errors, status
 from reasonserve.api.v1 import tenant_service_pb2 as pb
 from reasonserve.controller.core import Controller
 from reasonserve.controller.leadership import Leadership
-from reasonserve.controller.process import _Process
+from reasonserve.controller.process import LeadershipLostError, _Process
 from reasonserve.controller.store import Store
 
 TTL_S = 10
@@ -161,7 +161,7 @@ def test_a_leader_that_lost_its_session_ends_and_one_leads(start, url, postgres)
 
 
 async def test_a_stall_of_the_process_does_not_cost_the_leadership():
-    leadership = SimpleNamespace(held=lambda: time.sleep(0.05) or True)
+    leadership = SimpleNamespace(contested=True, held=lambda: time.sleep(0.05) or True)
     process = SimpleNamespace(_options=SimpleNamespace(check_s=0.1), _leadership=leadership)
     leading = asyncio.create_task(_Process._keep_leading(process))
     # The answer comes in this stall, before the time for it is over, and the loop sees both together.
@@ -170,3 +170,16 @@ async def test_a_stall_of_the_process_does_not_cost_the_leadership():
     assert not leading.done()
     leading.cancel()
     await asyncio.wait([leading])
+
+
+async def test_where_nobody_can_take_it_a_late_answer_does_not_cost_the_leadership():
+    """A starved machine let a thread wait for two seconds, and the only controller there was ended itself."""
+    for contested, ends in ((False, False), (True, True)):
+        leadership = SimpleNamespace(contested=contested, held=lambda: time.sleep(0.3) or True)
+        process = SimpleNamespace(_options=SimpleNamespace(check_s=0.02), _leadership=leadership)
+        leading = asyncio.create_task(_Process._keep_leading(process))
+        await asyncio.wait([leading], timeout=0.5)
+        assert leading.done() is ends
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert not ends or isinstance(leading.exception(), LeadershipLostError)

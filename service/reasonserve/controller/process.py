@@ -158,7 +158,12 @@ class _Process:
                 _LOG.warning("Still standing by: %s", error.message)
 
     async def _keep_leading(self) -> None:
-        """Raises once it may no longer lead."""
+        """Raises once it may no longer lead; never where the leadership lasts as long as the process.
+
+        There is nothing to ask then, and a thread that a starved machine does not run would look like a lost session.
+        """
+        if not self._leadership.contested:
+            await asyncio.Event().wait()
         while True:
             await asyncio.sleep(self._options.check_s)
             # Not a timeout: after a stall of this process an answer that came in time would count as late.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,9 +118,8 @@ async def _soak(setup: Setup, stack: LocalStack, keys: dict[str, str], vocabular
     counted = account(planned, load.outcomes, Loss(disturbance.replica_at_s, survived))
     found = slopes(watched.samples, warm_up_s=setup.warm_up_s)
     faults = [*counted.faults, *traces.loose_ends(planned, spans), *growth_faults(found, most=setup.most_slope)]
-    restarts = stack.state.controller_restarts
-    faults += stack_faults(setup, held, watched.replicas, before, restarts)
-    faults += [f"log: {line}" for line in stack.log[-LOG_LINES:] if restarts != 1]
+    faults += stack_faults(setup, held, watched.replicas, before)
+    faults += controller_faults(stack.state.controller_restarts, stack.log)
     faults += [f"process {p.pid} outlived the replica that was killed" for p in disturbance.orphans if _runs(p)]
     return Report(
         setup=setup,
@@ -137,7 +136,7 @@ async def _soak(setup: Setup, stack: LocalStack, keys: dict[str, str], vocabular
     )
 
 
-def stack_faults(setup: Setup, held: Holdings, seen: set[str], before: tuple[str, ...], restarts: int) -> list[str]:
+def stack_faults(setup: Setup, held: Holdings, seen: set[str], before: tuple[str, ...]) -> list[str]:
     """Returns what is wrong with the stack once the load has ended.
 
     Args:
@@ -145,16 +144,21 @@ def stack_faults(setup: Setup, held: Holdings, seen: set[str], before: tuple[str
         held: What it holds.
         seen: Ids of all replicas that ever held a lease.
         before: Those before the load.
-        restarts: How often the controller was started again.
     """
     faults = held.leaks()
     if len(held.replicas) != setup.replicas:
         faults.append(f"{len(held.replicas)} replicas hold a lease at the end, not {setup.replicas}")
     if len(seen) != len(before) + 1:
         faults.append(f"{len(seen)} replicas were seen, not the {len(before)} and the successor of the killed one")
-    if restarts != 1:
-        faults.append(f"the controller was started again {restarts} times; it was killed once")
     return faults
+
+
+def controller_faults(restarts: int, log: Sequence[str]) -> list[str]:
+    """Returns what is wrong with the controller's restarts, and the end of the stack's log where something is."""
+    if restarts == 1:
+        return []
+    told = f"the controller was started again {restarts} times; it was killed once"
+    return [told, *(f"log: {line}" for line in log[-LOG_LINES:])]
 
 
 async def _disturb(setup: Setup, stack: LocalStack, load: Load, seen: Disturbance) -> None:

@@ -23,7 +23,7 @@ from reasonserve.bench.serve_soak.memory import MIB, Sample, fit, growth_faults,
 from reasonserve.bench.serve_soak.plan import FULL, QUICK, Fate, Planned, load, requests, tenants
 from reasonserve.bench.serve_soak.report import Report, as_json, ends_table, memory_table, percentile, summary
 from reasonserve.bench.serve_soak.run import controller_faults, stack_faults
-from reasonserve.bench.serve_soak.traces import HANDLED, loose_ends, run_again, survived
+from reasonserve.bench.serve_soak.traces import loose_ends, run_again, survived
 from reasonserve.telemetry import names
 
 VOCABULARY = 602
@@ -249,11 +249,13 @@ def test_a_trace_is_connected_where_every_parent_is_known() -> None:
 
 def test_spans_tell_who_was_run_again_and_who_outlived_the_kill() -> None:
     again = span(1, None, events=[{"name": names.EVENT_RETRY}])
-    handled = span(2, None, name=f"{HANDLED} x", attributes={"replica_id": "b"})
+    handled = span(2, None, attributes={names.REPLICA_ID: "b", names.OPERATION: "chat"})
     assert run_again([planned()], [again, handled]) == 1
     assert run_again([planned()], [handled, again | {"trace_id": "6" * 32}]) == 0
     assert survived([again, handled], {"b"}) == {"5" * 32}
     assert survived([again, handled], {"a"}) == frozenset()
+    admitted = span(3, None, attributes={names.REPLICA_ID: "b"})
+    assert survived([again, admitted], {"b"}) == frozenset()
 
 
 def test_percentiles() -> None:

@@ -54,6 +54,18 @@ def test_a_call_without_a_bearer_key_is_refused(metadata):
         bearer_key(metadata)
 
 
+async def test_a_key_is_known_while_its_verdict_is_trusted(auth, controller):
+    assert auth.verified("good") is None
+    await auth.tenant_of("good")
+    assert auth.verified("good") == "acme"
+    with pytest.raises(UnauthenticatedError):
+        await auth.tenant_of("bad")
+    assert auth.verified("bad") is None
+    controller.now = 5.0
+    assert auth.verified("good") is None
+    assert controller.asked == 2
+
+
 def test_the_scheme_is_not_case_sensitive():
     assert bearer_key([("x", "y"), ("authorization", "bearer good")]) == "good"
 

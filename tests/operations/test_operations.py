@@ -263,9 +263,7 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
     trace_id = call_traced(operated, key, how, sampled=True)
 
     entrance = f"{SERVICE}/{'GenerateStream' if how in (stream, cancelled) else 'Generate'}"
-    wanted = {entrance, names.SPAN_AUTHENTICATE}
-    if how is not unauthenticated:
-        wanted |= {names.SPAN_ADMISSION}
+    wanted = {entrance, names.SPAN_AUTHENTICATE if how is unauthenticated else names.SPAN_ADMISSION}
     if how in (unary, stream, cancelled):
         phases = {names.SPAN_ENGINE_QUEUE, names.SPAN_ENGINE_PREFILL, names.SPAN_ENGINE_DECODE}
         wanted |= {"text_completion"} | phases
@@ -277,6 +275,8 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
 
     spans = wait_until(complete)
     assert len({span.span_id for span in spans}) == len(spans)
+    told = {a.value.string_value for s in spans if s.name == entrance for a in s.attributes if a.key == names.TENANT_ID}
+    assert len(told) == (how is not unauthenticated)
     if how in (unary, stream):
         engine = next(span for span in spans if span.name.startswith("text_completion"))
         assert [event.name for event in engine.events].count(names.EVENT_ROUND) == 2

@@ -45,6 +45,29 @@ def by_name(exported):
     return {span.name: span for span in exported.get_finished_spans()}
 
 
+def call_from(trace_context):
+    how = {"input": PromptInput(text=SECRET), "sampling": Sampling(), "kv": KvAsk()}
+    return GenerateCall(request_id="r", tenant_id="t", trace_context=trace_context, **how)
+
+
+def test_a_call_brings_its_trace_along(exported):
+    """Whatever trace is current in the replica's process."""
+    caller = {"traceparent": f"00-{5:032x}-{7:016x}-01"}
+    request = EngineRequest(request_id="r", input_ids=(1,), sampling=Sampling(), kv=KV)
+    with spans.tracer().start_as_current_span("another request"):
+        with spans.admission(call_from(caller), replica_id="a"), spans.within(call_from(caller)):
+            logged = spans.trace.get_current_span().get_span_context()
+        with spans.inference(call_from(caller), request, model="m", replica_id="a"):
+            pass
+        with spans.admission(call_from({})):
+            pass
+    *ours, alone, _ = [span for span in exported.get_finished_spans() if not span.name.startswith("reasonserve.engine")]
+    assert [(span.context.trace_id, span.parent.span_id) for span in ours] == [(5, 7)] * 2
+    assert [span.attributes[names.REPLICA_ID] for span in ours] == ["a"] * 2
+    assert alone.parent is None
+    assert (logged.trace_id, logged.span_id) == (5, 7)
+
+
 def test_phases_follow_each_other_whatever_the_schedulers_clock_says(exported):
     for scheduled in (0.0, 1e12):
         exported.clear()

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from reasonserve.telemetry import whole_branches
-from reasonserve.telemetry.sampling import EntranceSampler
+from reasonserve.telemetry.sampling import EntranceSampler, Without
 from reasonserve.telemetry.whole_branches import WholeBranches
 
 
@@ -48,6 +48,14 @@ def names(exported):
 def test_the_caller_decides_and_only_entrances_begin_traces(exported, name, parent, ratio, kept):
     context = None if parent is None else remote(parent)
     tracer_of(exported, ratio).start_span(name, context=context).end()
+    assert names(exported) == [name] * kept
+
+
+@pytest.mark.parametrize(("name", "kept"), [("replica_handle_request Replica", False), ("chat m", True)])
+def test_spans_that_only_cost_time_are_dropped_whoever_samples(exported, name, kept):
+    provider = TracerProvider(sampler=Without("replica_handle", ParentBased(EntranceSampler(1.0))))
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    provider.get_tracer("t").start_span(name, context=remote(True)).end()
     assert names(exported) == [name] * kept
 
 

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from rich.console import Console
 
 from reasonserve.config import TelemetryConfig
 from reasonserve.errors import NotFoundError
 from reasonserve.telemetry import names
 from reasonserve.telemetry.settings import EXPORTER_IMPORT_PATH, TelemetrySettings, node_environment
-from reasonserve.telemetry.tracing import TraceparentInterceptor, root_span, set_up_tracing, trace_id_of
+from reasonserve.telemetry.tracing import (
+    TraceparentInterceptor,
+    context_of,
+    current_context,
+    root_span,
+    set_up_tracing,
+    trace_id_of,
+)
 from reasonserve.telemetry.tree import read_trace, trace_tree
 
 WRITER = """
@@ -115,6 +124,17 @@ def test_spans_are_read_back_as_written(tmp_path, monkeypatch):
     for missing in (path, tmp_path / "nothing"):
         with pytest.raises(NotFoundError, match="no trace"):
             read_trace(missing, "0" * 32)
+
+
+def test_a_trace_crosses_as_plain_data():
+    assert (current_context(), context_of({})) == ({}, {})
+    assert context_of({"traceparent": "none of ours"}) == {}
+    provider = TracerProvider(shutdown_on_exit=False)
+    with provider.get_tracer("t").start_as_current_span("s") as span:
+        sent = current_context()
+    found = trace.get_current_span(context_of(sent)).get_span_context()
+    assert (found.trace_id, found.span_id) == (span.get_span_context().trace_id, span.get_span_context().span_id)
+    assert found.is_remote
 
 
 def test_the_interceptor_sends_the_current_span_along():

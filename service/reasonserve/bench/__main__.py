@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -70,7 +70,14 @@ def attention(
 
 
 @app.command()
-def decode(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFile = None) -> None:
+def decode(
+    quick: Quick = False,
+    model: Model = DEFAULT_MODEL,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Turns that the engines take. Default: 3; 1 if quick.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
     """What the plugin costs per token: loaded but unused, in use without rounds, and with rounds.
 
     Example: python -m reasonserve.bench decode --quick --json decode.json
@@ -81,6 +88,7 @@ def decode(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: JsonFi
     console = make_console()
     header = print_machine(console)
     setup = comparison.QUICK if quick else comparison.FULL
+    setup = replace(setup, repeats=repeats or setup.repeats)
     folder = str(resolve_model(model))
     with Progress(console=console, transient=True) as progress:
         rows = comparison.measure(setup, folder, make_prompts(folder, max(setup.batches)), progress)

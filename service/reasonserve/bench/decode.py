@@ -81,24 +81,30 @@ def measure(setup: Setup, model: str, prompts: list[list[int]], progress: Progre
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Returns the ways side by side; ratios are of medians, stock over the other for processor time."""
+    """Returns the ways side by side; ratios are taken in each turn and told by median and range."""
     shown = Table(title="Decoding, beside stock SGLang", title_justify="left")
     for column in ("batch", "engine", "tokens/s", "of stock", "processor ms/token", "of stock", "rounds' share"):
         shown.add_column(column, justify="left" if column == "engine" else "right")
     stock = {row.batch: row for row in rows if row.engine == "stock"}
     for row in rows:
-        speed, work = statistics.median(row.tokens_per_s), statistics.median(row.processor_ms)
         base = stock[row.batch]
         shown.add_row(
             str(row.batch),
             row.engine,
-            f"{speed:.1f}",
-            f"{speed / statistics.median(base.tokens_per_s):.3f}",
-            f"{work:.2f}",
-            f"{statistics.median(base.processor_ms) / work:.3f}",
+            f"{statistics.median(row.tokens_per_s):.1f}",
+            _ratios(row.tokens_per_s, base.tokens_per_s),
+            f"{statistics.median(row.processor_ms):.2f}",
+            _ratios(base.processor_ms, row.processor_ms),
             f"{statistics.median(row.rounds_share):.2%}",
         )
     return shown
+
+
+def _ratios(over: Sequence[float], under: Sequence[float]) -> str:
+    """Returns the median of the ratios of each turn and, of several, the smallest and the largest."""
+    found = [a / b for a, b in zip(over, under, strict=True)]
+    spread = f" ({min(found):.3f}-{max(found):.3f})" if len(found) > 1 else ""
+    return f"{statistics.median(found):.3f}{spread}"
 
 
 def as_json(setup: Setup, rows: Iterable[Row]) -> dict[str, Any]:

@@ -22,6 +22,10 @@ from reasonserve.cli import client
 from reasonserve.errors import UnavailableError
 from reasonserve.stack.paths import StatePaths
 from reasonserve.stack.state import StackState
+from reasonserve.telemetry import names
+
+Span = Mapping[str, Any]
+"""See ``telemetry.file_exporter.span_record``."""
 
 START_S, LEASED_S = 900.0, 60.0
 
@@ -126,6 +130,12 @@ def local_stack(
             yield LocalStack(state_dir, f"127.0.0.1:{gateway}")
         finally:
             subprocess.run([*command, "down"], env=variables, capture_output=True, timeout=START_S, check=False)
+
+
+def handled_by(span: Span) -> str:
+    """Returns the replica whose engine ran a request to the end, as the engine's span says; empty for other spans."""
+    attributes = span["attributes"]
+    return str(attributes.get(names.REPLICA_ID, "")) if names.OPERATION in attributes else ""
 
 
 def _free_ports(count: int) -> list[int]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from reasonserve.api.v1 import generation_service_pb2 as pb
 from reasonserve.api.v1 import generation_service_pb2_grpc as pb_grpc
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
-from reasonserve.bench.local_stack import LocalStack, local_stack
+from reasonserve.bench.local_stack import LocalStack, handled_by, local_stack
 
 REPLICAS = 2
 LEAST_GAIN, MOST_IMBALANCE = 1.5, 0.2
@@ -187,7 +187,7 @@ def _request(setup: Setup, prompt: list[int]) -> pb.GenerateRequest:
 
 
 def _served(stack: LocalStack, requests: int) -> Counter[str]:
-    """Returns how many of the last requests each replica handled, as Ray Serve's spans say."""
-    handled = [s for s in stack.spans if s["name"].startswith("replica_handle_request Replica generate")]
+    """Returns how many of the last requests each replica handled, as the engines' spans say."""
+    handled = [span for span in stack.spans if handled_by(span)]
     handled.sort(key=lambda span: span["start_ns"])
-    return Counter(span["attributes"]["replica_id"] for span in handled[-requests:])
+    return Counter(map(handled_by, handled[-requests:]))

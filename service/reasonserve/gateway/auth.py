@@ -97,6 +97,14 @@ class Authenticator:
         self._refused: OrderedDict[bytes, _Verdict] = OrderedDict()
         self._pending: dict[bytes, asyncio.Task[_Verdict]] = {}
 
+    def verified(self, key: str) -> str | None:
+        """Returns the id of the tenant whose key it is, where that is known without asking the controller."""
+        verdict = self._cached(self._digest(key))
+        if verdict is None or verdict.tenant_id is None:
+            return None
+        self._checked("hit")
+        return verdict.tenant_id
+
     async def tenant_of(self, key: str) -> str:
         """Returns the id of the tenant whose key it is.
 
@@ -104,7 +112,7 @@ class Authenticator:
             UnauthenticatedError: The key is unknown, revoked or expired.
             UnavailableError: The controller cannot be asked and the key was not verified before.
         """
-        digest = hashlib.blake2b(key.encode(), key=self._secret).digest()
+        digest = self._digest(key)
         verdict = self._cached(digest)
         result = "hit"
         if verdict is None:
@@ -119,6 +127,9 @@ class Authenticator:
         if verdict.tenant_id is None:
             raise UnauthenticatedError("The tenant key is unknown, revoked or expired; ask for a new one.")
         return verdict.tenant_id
+
+    def _digest(self, key: str) -> bytes:
+        return hashlib.blake2b(key.encode(), key=self._secret).digest()
 
     def _settle(self, digest: bytes, done: asyncio.Task[_Verdict]) -> None:
         del self._pending[digest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -87,6 +88,8 @@ class Gateway:
                 max_calls=MAX_CALLS,
             )
             await self._listener.start()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: to look through it for garbage would halt every stream
 
     async def Generate(self, request: pb.GenerateRequest, grpc_context: RayServegRPCContext) -> pb.GenerateResponse:
         """Generates the whole answer; see the proto."""

@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from opentelemetry import propagate
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -21,13 +20,14 @@ from reasonserve.gateway.auth import Metadata
 from reasonserve.gateway.errors import reported
 from reasonserve.gateway.service import DEADLINE_KEY, GatewayService
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import tracer
+from reasonserve.telemetry.tracing import context_of, tracer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 BIND_PATIENCE_S = 10.0
 """For how long a port may still be held, by the gateway that this one replaces."""
+TRACE_HEADERS = ("traceparent", "tracestate")
 SERVER_OPTIONS = (
     # Without this a second stack would bind the same port and take half of the calls.
     ("grpc.so_reuseport", 0),
@@ -160,11 +160,12 @@ def metadata_of(context: Context) -> Metadata:
 @contextmanager
 def _entrance(method: str, context: Context) -> Iterator[None]:
     """Runs a call in the server's span of its trace: a child of the caller's span, or a root."""
-    carrier = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    sent = context.invocation_metadata() or ()
+    carrier = {name: value for name, value in sent if name in TRACE_HEADERS and isinstance(value, str)}
     attributes = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: SERVICE, names.RPC_METHOD: method}
     with tracer().start_as_current_span(
         f"{SERVICE}/{method}",
-        context=propagate.extract(carrier),
+        context=context_of(carrier),
         kind=SpanKind.SERVER,
         attributes=attributes,
         record_exception=False,

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from reasonserve.errors import UnavailableError
 from reasonserve.replica.messages import Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
+from reasonserve.telemetry.soon import soon
 
 
 class RayReplicas:
@@ -33,7 +34,7 @@ class RayReplicas:
                 async for item in response:
                     yield item
         finally:
-            response.cancel()  # ends it at the replica when this is closed early; nothing after the end
+            soon(response.cancel)  # ends it at the replica when this is closed early; nothing after the end
 
     async def count_tokens(self, given: Input) -> TokenCount | Failed:
         """Counts an input's tokens on a replica."""

@@ -9,12 +9,14 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
+from opentelemetry import trace
+
 from reasonserve.api.v1 import generation_service_pb2 as pb
-from reasonserve.errors import InvalidRequestError, UnavailableError
+from reasonserve.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 from reasonserve.gateway.answer import Tally, Usage, WholeOutput
 from reasonserve.gateway.auth import Authenticator, Metadata, bearer_key
 from reasonserve.gateway.errors import DeadlinePassedError
@@ -23,7 +25,7 @@ from reasonserve.gateway.responses import model_message, stream_message, whole_m
 from reasonserve.gateway.validate import check_envelope, parse_input, parse_request
 from reasonserve.replica.messages import Delta, Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import mark_failed, tracer
+from reasonserve.telemetry.tracing import current_context, mark_failed, tracer
 
 DEADLINE_KEY = "x-deadline-ms"
 """Metadata: milliseconds that the client waits. Ray Serve's proxy hides gRPC's own deadline from handlers; when that
@@ -125,7 +127,7 @@ class GatewayService:
                 max_input_bytes=self._max_input_bytes,
                 patience_s=patience_s,
             )
-            call = record.call = replace(call, is_streamed=is_streamed())
+            call = record.call = replace(call, is_streamed=is_streamed(), trace_context=current_context())
             tally = Tally(call.num_outputs)
             async with aclosing(self._replicas.generate(call)) as items:
                 usage = None
@@ -186,16 +188,24 @@ class GatewayService:
             UnauthenticatedError: There is no key, or it is unknown.
             UnavailableError: Keys cannot be checked.
         """
+        tenant_id = None
+        with suppress(UnauthenticatedError):
+            tenant_id = self._authenticator.verified(bearer_key(metadata))
+        if tenant_id is None:
+            tenant_id = await self._judged(metadata)
+        trace.get_current_span().set_attribute(names.TENANT_ID, tenant_id)
+        return tenant_id
+
+    async def _judged(self, metadata: Metadata) -> str:
+        """Returns what ``authenticate`` does, in a span, for the controller may have to be asked."""
         with tracer().start_as_current_span(
             names.SPAN_AUTHENTICATE, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                tenant_id = await self._authenticator.tenant_of(bearer_key(metadata))
+                return await self._authenticator.tenant_of(bearer_key(metadata))
             except Exception as error:
                 mark_failed(span, error)
                 raise
-            span.set_attribute(names.TENANT_ID, tenant_id)
-            return tenant_id
 
     async def _next(self, items: AsyncIterator[Item], deadline: float | None) -> Delta:
         """Returns the next piece; an error that crossed as a value is raised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -57,7 +58,7 @@ class Replica:
             StartupError: A part is missing; the replica must not become ready.
         """
         set_up_logging("replica")
-        honour_parents(TelemetrySettings().sampling_ratio)
+        honour_parents(TelemetrySettings().sampling_ratio, handling=False)
         model_path = model_path or str(await asyncio.to_thread(resolve_model, config.model))
         token = read_admin_token(Path(admin_token_file))
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))
@@ -66,6 +67,8 @@ class Replica:
         self._assemble(config, checked_handshake(self._engine), controller_endpoint, token)
         for part in (self._desk, self._watch, self._lease, self._gauges):
             part.start()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: to look through it for garbage would halt every request
 
     def _assemble(self, config: ServiceConfig, handshake: Handshake, controller_endpoint: str, token: str) -> None:
         """Puts the parts around the engine together; starts none."""
@@ -95,6 +98,7 @@ class Replica:
             chunk_delay_s=replicas.chunk_delay_ms / 1000,
             figures=figures,
             records_content=config.telemetry.record_content,
+            replica_id=replica_id,
         )
         self._gauges = Gauges(figures, admission=admission, handshake=handshake, load=engine.load, lease=self._lease)
 

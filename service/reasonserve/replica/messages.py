@@ -53,6 +53,7 @@ class GenerateCall:
         num_outputs: Outputs for the same input, each with a KV cache of its own; with a seed, output i draws with
             seed + i.
         separate_reasoning: Whether reasoning comes apart from the answer, where the engine can tell.
+        trace_context: W3C's headers of the span that it runs under; empty where there is none.
     """
 
     request_id: str
@@ -65,6 +66,7 @@ class GenerateCall:
     is_streamed: bool = True
     num_outputs: int = 1
     separate_reasoning: bool = True
+    trace_context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from reasonserve.errors import ReasonServeError
 from reasonserve.kv import needs_profile
@@ -38,6 +39,7 @@ class ReplicaService:
         chunk_delay_s: New tokens wait at most this long for the next ones, to share a message.
         figures: Counts what happens.
         records_content: Prompts and answers go into spans.
+        replica_id: What spans call this replica.
     """
 
     def __init__(
@@ -50,15 +52,16 @@ class ReplicaService:
         chunk_delay_s: float = 0.0,
         figures: Figures,
         records_content: bool = False,
+        replica_id: str = "",
     ) -> None:
         self._engine = engine
         self._intake = Intake(engine, model)
         self._chunk_delay_s = chunk_delay_s
         self._desk = desk
         self._watch = watch
-        self._model = model
         self._figures = figures
-        self._records_content = records_content
+        self._admission = partial(spans.admission, replica_id=replica_id)
+        self._inference = partial(spans.inference, model=model, records_content=records_content, replica_id=replica_id)
 
     async def generate(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
         """Yields the output as it grows; an error is the last item, not an exception.
@@ -72,7 +75,8 @@ class ReplicaService:
         except ReasonServeError as error:
             yield Failed(error=error)
         except Exception:
-            logger.exception("Request %s failed for a reason that nobody foresaw.", call.request_id)
+            with spans.within(call):
+                logger.exception("Request %s failed for a reason that nobody foresaw.", call.request_id)
             yield Failed(error=ReasonServeError(INTERNAL_MESSAGE))
 
     async def _serve(self, call: GenerateCall) -> AsyncGenerator[Item, None]:
@@ -97,8 +101,7 @@ class ReplicaService:
         """Runs one output of an admitted request under the engine's span."""
         profile_id = self._engine.handshake.profile_id if needs_profile(grant.kv.method) else ""
         figures = self._figures.output(call.tenant_id, grant.kv.method)
-        inference = spans.inference(call, request, model=self._model, records_content=self._records_content)
-        with inference as span:
+        with self._inference(call, request) as span:
             async with aclosing(self._engine.generate(request)) as chunks:
                 while True:
                     with self._watch.guard():
@@ -124,7 +127,7 @@ class ReplicaService:
 
     async def _admit(self, call: GenerateCall, prompt: ChatPrompt, sampling: Sampling) -> Grant:
         """Reserves the slots of all outputs; errors as ``Desk.enter``."""
-        with self._figures.admission(call.tenant_id) as admitted, spans.admission(call) as span:
+        with self._figures.admission(call.tenant_id) as admitted, self._admission(call) as span:
             entry = Entry(
                 request_id=call.request_id,
                 tenant_id=call.tenant_id,

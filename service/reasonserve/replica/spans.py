@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, SpanKind
 
 from reasonserve.errors import BudgetExhaustedError
@@ -16,20 +17,35 @@ from reasonserve.replica.admission import Grant
 from reasonserve.replica.messages import ChatInput, GenerateCall, Input, PromptInput
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import mark_failed, tracer
+from reasonserve.telemetry.tracing import context_of, mark_failed, tracer
 
 
 @contextmanager
-def admission(call: GenerateCall) -> Iterator[Span]:
+def within(call: GenerateCall) -> Iterator[None]:
+    """Runs its body, which must not yield to a caller, in the trace of a call: for what it logs."""
+    token = attach(context_of(call.trace_context))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+@contextmanager
+def admission(call: GenerateCall, *, replica_id: str = "") -> Iterator[Span]:
     """Runs its body in the admission span; a refusal is marked with its class and wait."""
     attributes: dict[str, str | int] = {
         names.REQUEST_ID: call.request_id,
         names.TENANT_ID: call.tenant_id,
         names.KV_METHOD: call.kv.method,
         names.ATTEMPT: call.attempt,
+        names.REPLICA_ID: replica_id,
     }
     with tracer().start_as_current_span(
-        names.SPAN_ADMISSION, attributes=attributes, record_exception=False, set_status_on_exception=False
+        names.SPAN_ADMISSION,
+        context=context_of(call.trace_context),
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
         try:
             yield span
@@ -143,7 +159,7 @@ class _Phases:
 
 @contextmanager
 def inference(
-    call: GenerateCall, request: EngineRequest, *, model: str, records_content: bool = False
+    call: GenerateCall, request: EngineRequest, *, model: str, records_content: bool = False, replica_id: str = ""
 ) -> Iterator[InferenceSpan]:
     """Runs its body under the engine's span.
 
@@ -153,8 +169,9 @@ def inference(
     operation = names.OPERATION_CHAT if isinstance(call.input, ChatInput) else names.OPERATION_COMPLETION
     span = tracer().start_span(
         names.inference_span_name(operation, model),
+        context=context_of(call.trace_context),
         kind=SpanKind.CLIENT,
-        attributes=_request_attributes(call, request, operation, model),
+        attributes=_request_attributes(call, request, operation, model) | {names.REPLICA_ID: replica_id},
     )
     if records_content:
         span.set_attribute(names.INPUT_MESSAGES, input_messages(call.input))

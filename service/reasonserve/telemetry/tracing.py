@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import grpc
 from opentelemetry import propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
 from opentelemetry.trace import TracerProvider as AnyProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from reasonserve.telemetry import names
 from reasonserve.telemetry.export import span_processors
+
+_W3C = TraceContextTextMapPropagator()
 
 
 def tracer() -> Tracer:
@@ -56,6 +60,18 @@ def root_span(provider: TracerProvider, name: str = names.SPAN_CLIENT) -> Iterat
 def trace_id_of(span: Span) -> str:
     """Returns a span's trace id in hexadecimal, as trace files and collectors show it."""
     return trace.format_trace_id(span.get_span_context().trace_id)
+
+
+def current_context() -> dict[str, str]:
+    """Returns the current span's trace context as W3C's headers write it; empty where there is none."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier
+
+
+def context_of(carrier: Mapping[str, str]) -> Context:
+    """Returns the trace context that W3C's headers tell; an empty one where they tell none."""
+    return _W3C.extract(carrier, Context()) if carrier else Context()
 
 
 def mark_failed(span: Span, error: BaseException) -> None:

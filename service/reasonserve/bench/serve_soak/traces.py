@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
+from reasonserve.bench.local_stack import Span, handled_by
 from reasonserve.bench.serve_soak.plan import Planned
 from reasonserve.telemetry import names
-
-Span = Mapping[str, Any]
-"""See ``telemetry.file_exporter.span_record``."""
-
-HANDLED = "replica_handle_request Replica generate"
-"""How the names of Ray Serve's spans begin that replicas make when they have handled a request."""
 
 
 def survived(spans: Iterable[Span], replicas: AbstractSet[str]) -> frozenset[str]:
     """Returns the traces of requests that one of these replicas handled to their end."""
-    return frozenset(
-        span["trace_id"]
-        for span in spans
-        if span["name"].startswith(HANDLED) and span["attributes"].get("replica_id") in replicas
-    )
+    return frozenset(span["trace_id"] for span in spans if handled_by(span) in replicas)
 
 
 def run_again(planned: Sequence[Planned], spans: Iterable[Span]) -> int:

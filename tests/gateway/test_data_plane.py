@@ -207,6 +207,9 @@ def test_one_connected_trace_without_prompt_text(data_plane, monkeypatch):
         engine = by_id.get(engine["parent_id"])
     assert lineage[0] == "text_completion"
     assert lineage[-2:] == ["proxy_grpc_request", names.SPAN_CLIENT]
-    tenants = [s["attributes"].get(names.TENANT_ID) for s in spans if s["name"].startswith("replica_handle_request")]
-    assert tenants == ["acme"]  # the gateway's; below it is what the replica says
+    handling = next(s for s in spans if s["name"].startswith("replica_handle_request Gateway"))
+    assert handling["attributes"][names.TENANT_ID] == "acme"
+    assert {names.SPAN_ROUTE, names.SPAN_ADMISSION} <= {
+        s["name"] for s in spans if s["parent_id"] == handling["span_id"]
+    }
     assert secret_prompt not in json.dumps(spans)

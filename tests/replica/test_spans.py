@@ -1,6 +1,7 @@
 """The engine's span: what it always tells, and what only when asked."""
 
 import json
+import time
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -14,6 +15,7 @@ from reasonserve.replica.protocol import EngineChunk, EngineRequest, Sampling
 from reasonserve.replica.request import Grant
 from reasonserve.replica.sizing import KvAsk
 from reasonserve.telemetry import names
+from reasonserve.telemetry.tracing import Parent
 
 SECRET = "a prompt"
 KV = KvRequest(method="reasonalloc", budget_tokens=64)
@@ -45,27 +47,40 @@ def by_name(exported):
     return {span.name: span for span in exported.get_finished_spans()}
 
 
-def call_from(trace_context):
+def call_from(parent, **more):
     how = {"input": PromptInput(text=SECRET), "sampling": Sampling(), "kv": KvAsk()}
-    return GenerateCall(request_id="r", tenant_id="t", trace_context=trace_context, **how)
+    return GenerateCall(request_id="r", tenant_id="t", parent=parent, **how, **more)
 
 
 def test_a_call_brings_its_trace_along(exported):
     """Whatever trace is current in the replica's process."""
-    caller = {"traceparent": f"00-{5:032x}-{7:016x}-01"}
+    caller = Parent(trace_id=5, span_id=7, flags=1)
     request = EngineRequest(request_id="r", input_ids=(1,), sampling=Sampling(), kv=KV)
     with spans.tracer().start_as_current_span("another request"):
         with spans.admission(call_from(caller), replica_id="a"), spans.within(call_from(caller)):
             logged = spans.trace.get_current_span().get_span_context()
         with spans.inference(call_from(caller), request, model="m", replica_id="a"):
             pass
-        with spans.admission(call_from({})):
+        with spans.admission(call_from(None)):
             pass
     *ours, alone, _ = [span for span in exported.get_finished_spans() if not span.name.startswith("reasonserve.engine")]
     assert [(span.context.trace_id, span.parent.span_id) for span in ours] == [(5, 7)] * 2
     assert [span.attributes[names.REPLICA_ID] for span in ours] == ["a"] * 2
     assert alone.parent is None
     assert (logged.trace_id, logged.span_id) == (5, 7)
+
+
+@pytest.mark.parametrize(("sent_ns", "is_known"), [(1, True), (0, False), (1 << 62, False)])
+def test_the_way_to_the_replica_ends_when_the_call_comes(exported, sent_ns, is_known):
+    """And lasts nothing where the gateway's clock is ahead."""
+    with spans.routed(call_from(Parent(5, 7, 1), sent_ns=sent_ns, attempt=1), replica_id="a"):
+        during = time.time_ns()
+        assert exported.get_finished_spans() == ()
+    (route,) = exported.get_finished_spans()
+    assert (route.name, route.context.trace_id, route.parent.span_id) == (names.SPAN_ROUTE, 5, 7)
+    assert route.attributes == {names.REPLICA_ID: "a", names.ATTEMPT: 1}
+    assert route.end_time <= during
+    assert route.start_time == (1 if is_known else route.end_time)
 
 
 def test_phases_follow_each_other_whatever_the_schedulers_clock_says(exported):

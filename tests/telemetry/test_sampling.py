@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from reasonserve.telemetry import whole_branches
-from reasonserve.telemetry.sampling import EntranceSampler, Without
+from reasonserve.telemetry.sampling import EntranceSampler, OwnRoute
 from reasonserve.telemetry.whole_branches import WholeBranches
 
 
@@ -51,11 +51,19 @@ def test_the_caller_decides_and_only_entrances_begin_traces(exported, name, pare
     assert names(exported) == [name] * kept
 
 
-@pytest.mark.parametrize(("name", "kept"), [("replica_handle_request Replica", False), ("chat m", True)])
-def test_spans_that_only_cost_time_are_dropped_whoever_samples(exported, name, kept):
-    provider = TracerProvider(sampler=Without("replica_handle", ParentBased(EntranceSampler(1.0))))
+@pytest.mark.parametrize(
+    ("parent", "name", "kept"),
+    [
+        ("reasonserve", "route_to_replica", False),
+        ("reasonserve", "chat m", True),
+        ("ray.serve", "route_to_replica", True),
+    ],
+)
+def test_the_way_to_a_replica_is_told_once(exported, parent, name, kept):
+    provider = TracerProvider(sampler=ParentBased(EntranceSampler(1.0), local_parent_sampled=OwnRoute()))
     provider.add_span_processor(SimpleSpanProcessor(exported))
-    provider.get_tracer("t").start_span(name, context=remote(True)).end()
+    above = provider.get_tracer(parent).start_span("above", context=remote(True))
+    provider.get_tracer("ray.serve").start_span(name, context=trace.set_span_in_context(above)).end()
     assert names(exported) == [name] * kept
 
 

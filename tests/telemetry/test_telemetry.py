@@ -1,6 +1,7 @@
 """Spans to a file by several processes, the tree of a trace, the environment of a node."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from reasonserve.errors import NotFoundError
 from reasonserve.telemetry import names
 from reasonserve.telemetry.settings import EXPORTER_IMPORT_PATH, TelemetrySettings, node_environment
 from reasonserve.telemetry.tracing import (
+    Parent,
     TraceparentInterceptor,
     context_of,
-    current_context,
     root_span,
     set_up_tracing,
     trace_id_of,
@@ -127,14 +128,17 @@ def test_spans_are_read_back_as_written(tmp_path, monkeypatch):
 
 
 def test_a_trace_crosses_as_plain_data():
-    assert (current_context(), context_of({})) == ({}, {})
-    assert context_of({"traceparent": "none of ours"}) == {}
-    provider = TracerProvider(shutdown_on_exit=False)
-    with provider.get_tracer("t").start_as_current_span("s") as span:
-        sent = current_context()
-    found = trace.get_current_span(context_of(sent)).get_span_context()
-    assert (found.trace_id, found.span_id) == (span.get_span_context().trace_id, span.get_span_context().span_id)
+    assert Parent.current() is None
+    assert context_of({}) == context_of({"traceparent": "none of ours"}) == {}
+    headers = {"traceparent": f"00-{5:032x}-{7:016x}-01", "tracestate": "vendor=9"}
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+    with tracer.start_as_current_span("s", context=context_of(headers)) as span:
+        sent = Parent.current()
+    found, ours = trace.get_current_span(sent.context()).get_span_context(), span.get_span_context()
+    assert (found.trace_id, found.span_id, found.trace_flags) == (5, ours.span_id, ours.trace_flags)
+    assert dict(found.trace_state) == {"vendor": "9"}
     assert found.is_remote
+    assert sent == pickle.loads(pickle.dumps(sent))
 
 
 def test_the_interceptor_sends_the_current_span_along():

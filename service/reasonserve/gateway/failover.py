@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -48,7 +49,8 @@ class Failover:
             ids = fields(request_id=call.request_id, tenant=call.tenant_id)
             logger.warning("request lost its replica and is run again", extra=ids)
             trace.get_current_span().add_event(names.EVENT_RETRY)
-        async with aclosing(self._replicas.generate(replace(call, attempt=1))) as items:
+        again = replace(call, attempt=1, sent_ns=time.time_ns())
+        async with aclosing(self._replicas.generate(again)) as items:
             async for item in items:
                 yield item
 

@@ -25,7 +25,7 @@ from reasonserve.gateway.responses import model_message, stream_message, whole_m
 from reasonserve.gateway.validate import check_envelope, parse_input, parse_request
 from reasonserve.replica.messages import Delta, Failed, GenerateCall, Input, Item, ModelInfo, TokenCount
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import current_context, mark_failed, tracer
+from reasonserve.telemetry.tracing import Parent, mark_failed, tracer
 
 DEADLINE_KEY = "x-deadline-ms"
 """Metadata: milliseconds that the client waits. Ray Serve's proxy hides gRPC's own deadline from handlers; when that
@@ -127,7 +127,8 @@ class GatewayService:
                 max_input_bytes=self._max_input_bytes,
                 patience_s=patience_s,
             )
-            call = record.call = replace(call, is_streamed=is_streamed(), trace_context=current_context())
+            streamed, parent = is_streamed(), Parent.current()
+            call = record.call = replace(call, is_streamed=streamed, parent=parent, sent_ns=time.time_ns())
             tally = Tally(call.num_outputs)
             async with aclosing(self._replicas.generate(call)) as items:
                 usage = None

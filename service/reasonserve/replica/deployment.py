@@ -58,7 +58,7 @@ class Replica:
             StartupError: A part is missing; the replica must not become ready.
         """
         set_up_logging("replica")
-        honour_parents(TelemetrySettings().sampling_ratio, handling=False)
+        honour_parents(TelemetrySettings().sampling_ratio)
         model_path = model_path or str(await asyncio.to_thread(resolve_model, config.model))
         token = read_admin_token(Path(admin_token_file))
         profile = await active_profile(controller_endpoint, token, fingerprint(Path(model_path)))

@@ -10,6 +10,7 @@ from reasonserve.errors import ReasonServeError
 from reasonserve.kv import Handshake
 from reasonserve.replica.protocol import Sampling, TokenLogprob
 from reasonserve.replica.sizing import KvAsk
+from reasonserve.telemetry.tracing import Parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +54,8 @@ class GenerateCall:
         num_outputs: Outputs for the same input, each with a KV cache of its own; with a seed, output i draws with
             seed + i.
         separate_reasoning: Whether reasoning comes apart from the answer, where the engine can tell.
-        trace_context: W3C's headers of the span that it runs under; empty where there is none.
+        parent: The span that it runs under; None where there is none.
+        sent_ns: When it was sent to a replica, in Unix nanoseconds.
     """
 
     request_id: str
@@ -66,7 +68,8 @@ class GenerateCall:
     is_streamed: bool = True
     num_outputs: int = 1
     separate_reasoning: bool = True
-    trace_context: Mapping[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
+    sent_ns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

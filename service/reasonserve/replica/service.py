@@ -60,6 +60,7 @@ class ReplicaService:
         self._desk = desk
         self._watch = watch
         self._figures = figures
+        self._routed = partial(spans.routed, replica_id=replica_id)
         self._admission = partial(spans.admission, replica_id=replica_id)
         self._inference = partial(spans.inference, model=model, records_content=records_content, replica_id=replica_id)
 
@@ -69,9 +70,10 @@ class ReplicaService:
         However it ends (finish, error, cancel, lost client) the engine has stopped and the reservation is released.
         """
         try:
-            async with aclosing(self._serve(call)) as items:
-                async for item in items:
-                    yield item
+            with self._routed(call):
+                async with aclosing(self._serve(call)) as items:
+                    async for item in items:
+                        yield item
         except ReasonServeError as error:
             yield Failed(error=error)
         except Exception:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.context import attach, detach
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, SpanKind
 
 from reasonserve.errors import BudgetExhaustedError
@@ -17,13 +17,31 @@ from reasonserve.replica.admission import Grant
 from reasonserve.replica.messages import ChatInput, GenerateCall, Input, PromptInput
 from reasonserve.replica.protocol import EngineChunk, EngineRequest
 from reasonserve.telemetry import names
-from reasonserve.telemetry.tracing import context_of, mark_failed, tracer
+from reasonserve.telemetry.tracing import mark_failed, tracer
+
+
+def _context(call: GenerateCall) -> Context:
+    return call.parent.context() if call.parent is not None else Context()
+
+
+@contextmanager
+def routed(call: GenerateCall, *, replica_id: str = "") -> Iterator[None]:
+    """Makes the span of a call's way from the gateway once its body, which handles the call, has ended."""
+    came_ns = time.time_ns()
+    try:
+        yield
+    finally:
+        attributes: dict[str, str | int] = {names.REPLICA_ID: replica_id, names.ATTEMPT: call.attempt}
+        # Another machine's clock may be behind or ahead of the gateway's.
+        began_ns = min(call.sent_ns or came_ns, came_ns)
+        span = tracer().start_span(names.SPAN_ROUTE, context=_context(call), attributes=attributes, start_time=began_ns)
+        span.end(came_ns)
 
 
 @contextmanager
 def within(call: GenerateCall) -> Iterator[None]:
     """Runs its body, which must not yield to a caller, in the trace of a call: for what it logs."""
-    token = attach(context_of(call.trace_context))
+    token = attach(_context(call))
     try:
         yield
     finally:
@@ -42,7 +60,7 @@ def admission(call: GenerateCall, *, replica_id: str = "") -> Iterator[Span]:
     }
     with tracer().start_as_current_span(
         names.SPAN_ADMISSION,
-        context=context_of(call.trace_context),
+        context=_context(call),
         attributes=attributes,
         record_exception=False,
         set_status_on_exception=False,
@@ -169,7 +187,7 @@ def inference(
     operation = names.OPERATION_CHAT if isinstance(call.input, ChatInput) else names.OPERATION_COMPLETION
     span = tracer().start_span(
         names.inference_span_name(operation, model),
-        context=context_of(call.trace_context),
+        context=_context(call),
         kind=SpanKind.CLIENT,
         attributes=_request_attributes(call, request, operation, model) | {names.REPLICA_ID: replica_id},
     )

@@ -13,6 +13,7 @@ TRACER: Final = "reasonserve"
 # Spans. The engine's span is named by `inference_span_name`.
 SPAN_CLIENT: Final = "reasonserve.client"
 SPAN_AUTHENTICATE: Final = "reasonserve.authenticate"
+SPAN_ROUTE: Final = "reasonserve.route"
 SPAN_ADMISSION: Final = "reasonserve.admission"
 # Below the engine's span, in this order.
 SPAN_ENGINE_QUEUE: Final = "reasonserve.engine.queue"

@@ -3,7 +3,9 @@
 Ray Serve 2.60 forgets the context of a span that is not sampled: below it, each of its own spans would begin a trace
 of its own. So only the span at the entrance may begin one; whatever else has no parent is dropped.
 
-A replica gets its context along with the call, so Ray Serve's own span there would only cost time.
+A replica gets its context along with the call and makes the span of the way to it, so where the gateway listens itself
+Ray Serve's own spans on that way would only cost time. Below Ray Serve's span of the gateway, where a call came by its
+proxy, they stay: it would be renamed.
 """
 
 from __future__ import annotations
@@ -12,15 +14,24 @@ from collections.abc import Sequence
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
+from reasonserve.telemetry import names
+
 ENTRANCES = ("reasonserve.api.v1.GenerationService/", "proxy_grpc_request", "proxy_http_request")
 """Spans of the gateway's own server and of Ray Serve's proxies, by how their names begin."""
-HANDLING = "replica_handle_request"
-"""Ray Serve's span around each call that a replica handles, by how its name begins."""
+ROUTING = "route_to_replica"
+"""Ray Serve's span of the way to a replica, by how its name begins; there is none of its arrival without it."""
 
 
 class EntranceSampler(Sampler):
@@ -55,17 +66,8 @@ class EntranceSampler(Sampler):
         return f"EntranceSampler{{{self._ratio.get_description()},{','.join(self._entrances)}}}"
 
 
-class Without(Sampler):
-    """Drops some spans, whatever their parents.
-
-    Args:
-        begin: How their names begin.
-        inner: Decides on all others.
-    """
-
-    def __init__(self, begin: str, inner: Sampler) -> None:
-        self._begin = begin
-        self._inner = inner
+class OwnRoute(Sampler):
+    """Drops Ray Serve's span of the way to a replica directly below a span of ours; keeps all others."""
 
     def should_sample(
         self,
@@ -77,26 +79,26 @@ class Without(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Decides on a span."""
-        if name.startswith(self._begin):
+        """Decides on a span below one that is kept."""
+        if name.startswith(ROUTING) and _is_ours(trace.get_current_span(parent_context)):
             return SamplingResult(Decision.DROP)
-        return self._inner.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        return ALWAYS_ON.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        """Returns the sampler's name and figures."""
-        return f"Without{{{self._begin},{self._inner.get_description()}}}"
+        """Returns the sampler's name."""
+        return "OwnRoute"
 
 
-def honour_parents(ratio: float, *, handling: bool = True) -> None:
+def _is_ours(span: trace.Span) -> bool:
+    scope = span.instrumentation_scope if isinstance(span, ReadableSpan) else None
+    return scope is not None and scope.name == names.TRACER
+
+
+def honour_parents(ratio: float) -> None:
     """Has this process of Ray Serve follow the caller's decision; call it before the first span.
 
     Ray Serve sets the process's tracer provider up and has no setting for its sampler.
-
-    Args:
-        ratio: Share of the traces begun here that are kept.
-        handling: Whether Ray Serve's span around each call is kept; without it, calls must bring their context along.
     """
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
-        sampler = ParentBased(EntranceSampler(ratio))
-        provider.sampler = sampler if handling else Without(HANDLING, sampler)
+        provider.sampler = ParentBased(EntranceSampler(ratio), local_parent_sampled=OwnRoute())

@@ -6,6 +6,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,6 +42,15 @@ def test_state_is_private(cli: Any, up: str) -> None:
     paths = StatePaths(cli.state_dir)
     assert stat.S_IMODE(paths.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(paths.admin_token_file.stat().st_mode) == 0o600
+
+
+def test_other_sessions_go_first(cli: Any, up: str) -> None:
+    """The controller's among them: it is in a session of its own."""
+    state = cli.state()
+    groups = [Path(f"/proc/{process.pid}/autogroup") for process in (state.host, state.controller)]
+    if not groups[0].exists():
+        pytest.skip("this kernel does not schedule by session")
+    assert [group.read_text().split()[-1] for group in groups] == ["15", "0"]
 
 
 def test_a_second_up_is_refused(cli: Any, up: str) -> None:

@@ -54,7 +54,15 @@ FULL = Setup(
     short_tokens=128,
     tight_without_budget=False,  # it would take as long as stock SGLang does
 )
-QUICK = Setup(requests=16, new_tokens=384, budget=64, buffer=32, pool_slots=1792, short_tokens=64)
+QUICK = Setup(
+    requests=12,
+    new_tokens=256,
+    budget=64,
+    buffer=32,
+    pool_slots=960,
+    short_tokens=64,
+    tight_without_budget=False,
+)
 
 
 @dataclass(frozen=True, slots=True)

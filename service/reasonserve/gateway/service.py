@@ -221,6 +221,8 @@ class GatewayService:
 
     @staticmethod
     async def _within(seconds: float | None, answer: Awaitable[Answer]) -> Answer:
+        if seconds is None:
+            return await answer
         try:
             async with asyncio.timeout(seconds):
                 return await answer

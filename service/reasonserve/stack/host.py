@@ -24,6 +24,7 @@ from reasonserve.models.resolve import resolve_model
 from reasonserve.stack import serving
 from reasonserve.stack.controller_child import ControllerChild, command
 from reasonserve.stack.paths import StatePaths
+from reasonserve.stack.priority import yield_to_others
 from reasonserve.stack.profiles import ensure_active
 from reasonserve.stack.state import Phase, ProcessRef, StackState
 from reasonserve.telemetry.logs import set_up_logging
@@ -187,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--owner-pid", type=int, default=None, help="end when this parent process ends")
     options = parser.parse_args(argv)
     set_up_logging("supervisor")
+    yield_to_others()
     try:
         config = ServiceConfig.from_file(options.config)
     except StartupError as error:

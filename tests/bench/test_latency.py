@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from typer.testing import CliRunner
 
+from reasonserve.bench.__main__ import app
 from reasonserve.bench.latency.load import Turn, Work, run_turn
 from reasonserve.bench.latency.noop import NoopEngine, pace_s
 from reasonserve.bench.latency.run import BARE, PROCESSES, _process, rows
@@ -63,3 +65,9 @@ async def test_the_engine_makes_what_is_asked() -> None:
     chunks = [chunk async for chunk in NoopEngine().generate(request)]
     assert "".join(chunk.text for chunk in chunks) == "x" * 7
     assert [chunk.finish_reason for chunk in chunks] == [""] * 6 + ["length"]
+
+
+def test_a_stack_that_is_none_is_refused_with_those_that_are() -> None:
+    result = CliRunner().invoke(app, ["latency", "--stack", "another"])
+    assert result.exit_code == 2
+    assert "'another' is no stack" in result.output

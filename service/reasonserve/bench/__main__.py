@@ -164,18 +164,27 @@ def isolation(quick: Quick = False, model: Model = DEFAULT_MODEL, json_file: Jso
 
 
 @app.command()
-def latency(quick: Quick = False, json_file: JsonFile = None) -> None:
+def latency(
+    quick: Quick = False,
+    stack: Annotated[
+        list[str] | None, typer.Option(help="One of the table's stacks; again for more. Default: all, side by side.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
     """What gateway and routing add to a call and to a streamed chunk, beside a bare gRPC server.
 
-    Example: python -m reasonserve.bench latency --quick --json figures.json
+    Every stack that runs takes processor time, idle or not: one alone is what users run.
+    Example: python -m reasonserve.bench latency --stack stack --json figures.json
     """
     from reasonserve.bench.latency import run
 
+    for name in set(stack or ()) - set(run.STACKS):
+        raise typer.BadParameter(f"{name!r} is no stack; there are: {', '.join(map(repr, run.STACKS))}.")
     console = make_console()
     header = print_machine(console)
     setup = run.QUICK if quick else run.FULL
     with Progress(console=console, transient=True) as progress:
-        turns = run.measure(setup, progress)
+        turns = run.measure(setup, progress, stack or tuple(run.STACKS))
     console.print(run.table(run.rows(turns)))
     console.print(run.ray_serve_llm())
     write_json(json_file, header, run.as_json(setup, turns))

@@ -38,6 +38,8 @@ class EngineConfig(_Closed):
         allow_unproven_device: Whether to start on a device that this release was never run on, which is `cuda`.
         table_cells: Tokens that one kv head of a request may keep. On `cuda` a request that could keep more is refused;
             on `cpu` the tables grow.
+        prefill_chunk_tokens: Most tokens of prompts in one step: a long one is read in several; None takes SGLang's.
+        mixed_chunks: Whether running requests join the steps that read prompts, or wait for them; on `cpu` only.
     """
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
@@ -51,6 +53,8 @@ class EngineConfig(_Closed):
     device: Literal["cpu", "cuda"] = "cpu"
     allow_unproven_device: bool = False
     table_cells: Annotated[int, Field(ge=64)] = 1024
+    prefill_chunk_tokens: Annotated[int, Field(ge=16)] | None = None
+    mixed_chunks: bool = False
 
 
 class RoutingConfig(_Closed):

@@ -42,6 +42,7 @@ def refused(**change: Any) -> list[str]:
 def test_what_is_fit_is_not_refused() -> None:
     assert refused() == []
     assert refused(tp_size=3) == []
+    assert refused(enable_mixed_chunk=True) == []
     assert refused(device="cuda", allow_unproven_device=True) == []
 
 
@@ -55,7 +56,11 @@ def test_what_is_fit_is_not_refused() -> None:
         ({"page_size": 16}, "page_size is 16", "set it to 1"),
         ({"speculative_algorithm": "EAGLE"}, "speculative decoding is on", "turn it off"),
         ({"disaggregation_mode": "decode"}, "prefill-decode disaggregation is on", "turn it off"),
-        ({"enable_mixed_chunk": True}, "enable_mixed_chunk is on", "turn it off"),
+        (
+            {"enable_mixed_chunk": True, "device": "cuda", "allow_unproven_device": True},
+            "on a cpu only, and the device is cuda",
+            "set engine.mixed_chunks to false",
+        ),
         ({"tp_size": 4}, "tp_size is 4, which does not divide the model's 6 kv heads", "set it to a divisor"),
         ({"pp_size": 2}, "pp_size is 2", "set it to 1"),
         ({"dp_size": 2}, "dp_size is 2", "run more replicas"),

@@ -50,6 +50,8 @@ class Compressor:
         num_heads: Query heads of this rank.
         centres: The profile's centres of these heads' queries; None where it has none.
         agreement: Holds this rank's rows against those of the others.
+        mixes_chunks: Whether SGLang lets running requests join the chunk of a prompt.
+        running_in_prefill: How many have joined the step that runs next.
     """
 
     def __init__(
@@ -60,8 +62,12 @@ class Compressor:
         settings: EngineSettings,
         profile: LayerProfile | None,
         agreement: RankAgreement,
+        *,
+        mixes_chunks: bool = False,
     ) -> None:
         self.pool = pool
+        self.mixes_chunks = mixes_chunks
+        self.running_in_prefill = 0
         self.num_heads = num_heads
         self.agreement = agreement
         self.settings = settings

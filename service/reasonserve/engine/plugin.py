@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reasonserve.engine import seams
+from reasonserve.engine.mixed import MixedPrefill, draw_at_true_positions, set_true_positions
 from reasonserve.engine.pressure import relieve
 from reasonserve.engine.sampling import multinomial_with_seed, sample_with_min_p, scale_repeated
 from reasonserve.kv import BUDGET_KEY_PREFIX, HANDSHAKE_KEY
 
 if TYPE_CHECKING:
+    from sglang.srt.layers.attention.hybrid_attn_backend import HybridAttnBackend
     from sglang.srt.managers.io_struct import SetInternalStateReq
     from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
     from sglang.srt.managers.scheduler import Scheduler
@@ -44,6 +46,9 @@ def install() -> None:
             seams.RESERVED: _count_bounded_growth,
             seams.ADMIT_CHUNK: _reserve_bounded_footprint,
             seams.ROUNDS: _round_before_memory_check,
+            seams.MIXED_ROUNDS: _round_before_mixing,
+            seams.MIXED_ATTENTION: _share_prefill,
+            seams.MIXED_DRAW: draw_at_true_positions,
             seams.BUDGETS: _set_budgets,
             seams.DECODE: _report_before_decode,
             seams.POSITIONS: _use_true_positions,
@@ -104,6 +109,16 @@ def _round_before_memory_check(scheduler: Scheduler, batch: ScheduleBatch, *_: A
         relieve(_compressor, batch, has_queue=bool(scheduler.waiting_queue))
 
 
+def _round_before_mixing(batch: ScheduleBatch, *_: Any, **__: Any) -> None:
+    if _compressor is not None and _compressor.mixes_chunks:
+        _compressor.run_due_rounds(batch)
+
+
+def _share_prefill(_: None, backend: HybridAttnBackend, *__: Any, **___: Any) -> None:
+    if _compressor is not None and _compressor.mixes_chunks:
+        backend.prefill_backend = MixedPrefill(backend.prefill_backend, backend.decode_backend, _compressor)
+
+
 def _set_budgets(set_state: Callable[..., Any], scheduler: Scheduler, request: SetInternalStateReq) -> Any:
     """Takes new budgets of running requests, which come the way of SGLang's own settings; others go on to SGLang."""
     from sglang.srt.managers.io_struct import SetInternalStateReqOutput
@@ -125,9 +140,15 @@ def _report_before_decode(batch: ScheduleBatch, *_: Any, **__: Any) -> None:
         _compressor.before_decode(batch)
 
 
-def _use_true_positions(result: ForwardBatch, *_: Any, **__: Any) -> None:
-    if _compressor is not None and result.forward_mode.is_decode():
+def _use_true_positions(result: ForwardBatch, _: type, batch: ScheduleBatch, *__: Any, **___: Any) -> None:
+    if _compressor is None:
+        return
+    _compressor.running_in_prefill = 0
+    if result.forward_mode.is_decode():
         result.positions = (result.orig_seq_lens - 1).clamp(min=0).to(result.positions.dtype)
+    elif result.forward_mode.is_mixed():
+        _compressor.running_in_prefill = len(batch.decoding_reqs)
+        set_true_positions(result, running=len(batch.decoding_reqs))
 
 
 def _keep_seeds(result: SamplingBatchInfo, _: type, batch: ScheduleBatch, *__: Any, **___: Any) -> None:

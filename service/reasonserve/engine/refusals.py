@@ -33,7 +33,11 @@ def refusals(arguments: Any, runner: ModelRunner, settings: EngineSettings) -> l
         (arguments.page_size != 1, f"page_size is {arguments.page_size}; set it to 1"),
         (arguments.speculative_algorithm is not None, "speculative decoding is on; turn it off"),
         (arguments.disaggregation_mode != "null", "prefill-decode disaggregation is on; turn it off"),
-        (arguments.enable_mixed_chunk, "enable_mixed_chunk is on; turn it off"),
+        (
+            arguments.enable_mixed_chunk and device != "cpu",
+            f"running requests may join the chunks of prompts on a cpu only, and the device is {device}; "
+            "set engine.mixed_chunks to false",
+        ),
         (
             heads % arguments.tp_size != 0,
             f"tp_size is {arguments.tp_size}, which does not divide the model's {heads} kv heads; set it to a divisor",

@@ -83,6 +83,27 @@ ROUNDS = Seam(
     ("self", "batch"),
     "rounds and squeezes run before SGLang asks whether the next step fits, so that it need not retract",
 )
+MIXED_ROUNDS = Seam(
+    "mixed-rounds",
+    "sglang.srt.managers.schedule_batch.ScheduleBatch.check_decode_mem",
+    "before",
+    ("self",),
+    "likewise where running requests join a prefill, which does not come by update_running_batch",
+)
+MIXED_ATTENTION = Seam(
+    "mixed-attention",
+    "sglang.srt.layers.attention.hybrid_attn_backend.HybridAttnBackend.__init__",
+    "after",
+    ("self", "model_runner", "prefill_backend", "decode_backend"),
+    "in such a step running requests must attend to cells",
+)
+MIXED_DRAW = Seam(
+    "mixed-draw",
+    "sglang.srt.model_executor.model_runner.ModelRunner.sample",
+    "around",
+    ("self", "logits_output", "forward_batch"),
+    "in such a step SGLang draws seeded tokens by the rows' lengths, which rounds shorten",
+)
 BUDGETS = Seam(
     "budgets",
     "sglang.srt.managers.scheduler.Scheduler.set_internal_state",
@@ -155,6 +176,9 @@ SEAMS: tuple[Seam, ...] = (
     ADMIT_CHUNK,
     RESERVED,
     ROUNDS,
+    MIXED_ROUNDS,
+    MIXED_ATTENTION,
+    MIXED_DRAW,
     BUDGETS,
     DECODE,
     POSITIONS,
@@ -176,6 +200,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     ),
     "sglang.srt.managers.schedule_batch.ScheduleBatch": (
         "batch_is_full",
+        "decoding_reqs",
         "seq_lens",
         "seq_lens_cpu",
         "seq_lens_sum",
@@ -204,6 +229,25 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sglang.srt.managers.io_struct.SetInternalStateReq": ("server_args",),
     "sglang.srt.managers.io_struct.SetInternalStateReqOutput": ("updated",),
     "sglang.srt.managers.tokenizer_control_mixin.TokenizerControlMixin": ("set_internal_state",),
+    "sglang.srt.layers.attention.hybrid_attn_backend.HybridAttnBackend": ("prefill_backend", "decode_backend"),
+    "sglang.srt.model_executor.forward_batch_info.ForwardBatch": (
+        "batch_size",
+        "extend_num_tokens",
+        "extend_prefix_lens",
+        "extend_prefix_lens_cpu",
+        "extend_seq_lens",
+        "extend_seq_lens_cpu",
+        "extend_start_loc",
+        "forward_mode",
+        "input_ids",
+        "orig_seq_lens",
+        "out_cache_loc",
+        "positions",
+        "req_pool_indices",
+        "seq_lens",
+        "seq_lens_cpu",
+        "seq_lens_sum",
+    ),
     "sglang.srt.layers.attention.base_attn_backend.AttentionBackend": (
         "forward_decode",
         "forward_metadata",

@@ -38,7 +38,15 @@ def build_compressor(runner: ModelRunner) -> Compressor:
     ranks = get_parallel()
     num_heads = runner.model_config.num_attention_heads // ranks.tp_size
     agreement = RankAgreement(ranks.tp_group.cpu_group, ranks.tp_size, rank=ranks.tp_rank)
-    return Compressor(pool, runner.req_to_token_pool.req_to_token, num_heads, settings, profile, agreement)
+    return Compressor(
+        pool,
+        runner.req_to_token_pool.req_to_token,
+        num_heads,
+        settings,
+        profile,
+        agreement,
+        mixes_chunks=runner.server_args.enable_mixed_chunk,
+    )
 
 
 def handshake(compressor: Compressor) -> Handshake:

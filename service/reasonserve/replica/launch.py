@@ -91,6 +91,8 @@ def engine_arguments(config: EngineConfig, model_path: str) -> dict[str, Any]:
         "sampling_backend": "pytorch",  # the others refuse seeds
         "page_size": 1,
         "max_total_tokens": config.pool_slots,
+        "chunked_prefill_size": config.prefill_chunk_tokens,
+        "enable_mixed_chunk": config.mixed_chunks,
         "context_length": config.context_length,
         "random_seed": config.random_seed,
         "skip_server_warmup": True,

@@ -246,6 +246,11 @@ def parents(spans):
     return roots, [span.name for span in spans if span.parent_span_id and span.parent_span_id not in known]
 
 
+def attempts(spans):
+    """Returns the spans that tell which try they belong to, by name and number."""
+    return sorted((s.name, a.value.int_value) for s in spans for a in s.attributes if a.key == names.ATTEMPT)
+
+
 def call_traced(operated, key, how, *, sampled):
     """Makes a call under a client's span; returns the trace's id."""
     exporter = OTLPSpanExporter(endpoint=operated.otlp_endpoint)
@@ -267,11 +272,14 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
     if how in (unary, stream, cancelled):
         phases = {names.SPAN_ENGINE_QUEUE, names.SPAN_ENGINE_PREFILL, names.SPAN_ENGINE_DECODE}
         wanted |= {"text_completion"} | phases
+    ways = [] if how is unauthenticated else [names.SPAN_ADMISSION, names.SPAN_ROUTE]
+    tries = [(name, number) for name in ways for number in range(2 if how is retried else 1)]
 
     def complete():
         spans = operated.collector.trace(trace_id)
         seen = {span.name.split()[0] for span in spans}
-        return spans if wanted <= seen and parents(spans) == ([names.SPAN_CLIENT], []) else None
+        is_connected = parents(spans) == ([names.SPAN_CLIENT], [])
+        return spans if wanted <= seen and is_connected and len(attempts(spans)) >= len(tries) else None
 
     spans = wait_until(complete)
     assert len({span.span_id for span in spans}) == len(spans)
@@ -281,9 +289,8 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
         engine = next(span for span in spans if span.name.startswith("text_completion"))
         assert [event.name for event in engine.events].count(names.EVENT_ROUND) == 2
     assert not any(word in str(spans) for word in ("zebra", SECRET, key))
+    assert attempts(spans) == tries
     if how is retried:
-        attempts = [(s.name, a.value.int_value) for s in spans for a in s.attributes if a.key == names.ATTEMPT]
-        assert sorted(attempts) == [(name, n) for name in (names.SPAN_ADMISSION, names.SPAN_ROUTE) for n in (0, 1)]
         wait_until(lambda: serving(operated, key))
 
 

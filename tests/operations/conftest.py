@@ -31,6 +31,7 @@ from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
 from reasonserve.cli import client
 from reasonserve.stack.paths import StatePaths
 from reasonserve.stack.state import StackState
+from reasonserve.telemetry import names
 
 WAIT_S = 30.0
 
@@ -57,6 +58,18 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def trace(self, trace_id: int) -> list:
         wanted = trace_id.to_bytes(16, "big")
         return [span for span in list(self.spans) if span.trace_id == wanted]
+
+    def parents(self, trace_id: int) -> tuple[list[str], list[str]]:
+        """Returns a trace's roots, and its spans whose parent is missing, by name."""
+        spans = self.trace(trace_id)
+        known = {span.span_id for span in spans}
+        roots = [span.name for span in spans if not span.parent_span_id]
+        return roots, [span.name for span in spans if span.parent_span_id and span.parent_span_id not in known]
+
+    def attempts(self, trace_id: int) -> list[tuple[str, int]]:
+        """Returns a trace's spans that tell which try they belong to, by name and number."""
+        told = ((span.name, a) for span in self.trace(trace_id) for a in span.attributes)
+        return sorted((name, a.value.int_value) for name, a in told if a.key == names.ATTEMPT)
 
 
 @pytest.fixture(scope="module")

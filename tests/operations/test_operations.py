@@ -239,18 +239,6 @@ def retried(stub, metadata):
     assert not any(word in error.details() for word in ("Traceback", ".py", "127.0.0.1", "pid="))
 
 
-def parents(spans):
-    """Returns the roots, and the spans whose parent is missing, by name."""
-    known = {span.span_id for span in spans}
-    roots = [span.name for span in spans if not span.parent_span_id]
-    return roots, [span.name for span in spans if span.parent_span_id and span.parent_span_id not in known]
-
-
-def attempts(spans):
-    """Returns the spans that tell which try they belong to, by name and number."""
-    return sorted((s.name, a.value.int_value) for s in spans for a in s.attributes if a.key == names.ATTEMPT)
-
-
 def call_traced(operated, key, how, *, sampled):
     """Makes a call under a client's span; returns the trace's id."""
     exporter = OTLPSpanExporter(endpoint=operated.otlp_endpoint)
@@ -278,8 +266,8 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
     def complete():
         spans = operated.collector.trace(trace_id)
         seen = {span.name.split()[0] for span in spans}
-        is_connected = parents(spans) == ([names.SPAN_CLIENT], [])
-        return spans if wanted <= seen and is_connected and len(attempts(spans)) >= len(tries) else None
+        if operated.collector.parents(trace_id) == ([names.SPAN_CLIENT], []) and wanted <= seen:
+            return spans if len(operated.collector.attempts(trace_id)) >= len(tries) else None
 
     spans = wait_until(complete)
     assert len({span.span_id for span in spans}) == len(spans)
@@ -289,7 +277,7 @@ def test_a_call_is_one_trace_with_one_root_and_no_orphan(operated, key, wait_unt
         engine = next(span for span in spans if span.name.startswith("text_completion"))
         assert [event.name for event in engine.events].count(names.EVENT_ROUND) == 2
     assert not any(word in str(spans) for word in ("zebra", SECRET, key))
-    assert attempts(spans) == tries
+    assert operated.collector.attempts(trace_id) == tries
     if how is retried:
         wait_until(lambda: serving(operated, key))
 
@@ -299,7 +287,7 @@ def test_a_caller_who_samples_nothing_gets_nothing(operated, key, wait_until):
     unsampled = [call_traced(operated, key, how, sampled=False) for how in every]
     wait_until(lambda: serving(operated, key))
     sampled = call_traced(operated, key, unary, sampled=True)
-    wait_until(lambda: parents(operated.collector.trace(sampled)) == ([names.SPAN_CLIENT], []))
+    wait_until(lambda: operated.collector.parents(sampled) == ([names.SPAN_CLIENT], []))
     assert [operated.collector.trace(trace_id) for trace_id in unsampled] == [[]] * len(unsampled)
     # Nor did a part of one begin a trace of its own.
     begun = {span.name for span in operated.collector.spans if not span.parent_span_id}

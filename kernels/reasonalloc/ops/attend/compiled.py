@@ -4,6 +4,9 @@ Nothing is gathered: a list's prefix slots, owned cells and tail slots are looke
 that of reading K and V once. Lists are cut into chunks of ``CHUNK`` tokens from their start, which are shared out to
 the threads, and the chunks' outputs are put together in order. How a list is cut follows from its own length alone,
 so a request's output is the same bit for bit in any batch and with any number of threads.
+
+Slots of requests that decode together lie far apart, so every token is a page of its own. The lists of a request take
+turns, chunk by chunk, for their heads share these pages; and a block's rows are prefetched while the last one is read.
 """
 
 from collections.abc import Callable
@@ -12,11 +15,10 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, prange, types
-from numba.extending import intrinsic, overload
+from numba import prange
 from torch import Tensor
 
+from reasonalloc.ops.attend.intrinsics import compiled, exp, prefetch, widen
 from reasonalloc.ops.attend.segments import Segments
 
 CHUNK = 512
@@ -29,7 +31,7 @@ SERIAL_CELLS = 1024
 """Up to so many cells one thread is faster than waking the others."""
 
 _BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
-"""What a dtype is to numba, which knows no 16-bit floats: ``_widen`` tells them apart by sign."""
+"""What a dtype is to numba, which knows no 16-bit floats: ``widen`` tells them apart by sign."""
 
 _Program = Callable[..., None]
 
@@ -70,70 +72,7 @@ def _program(lists: tuple[Any, ...]) -> _Program:
     return _attend_parallel
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compiles at the first call, and keeps the result on disk where there is a folder for it."""
-
-    def compile_(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, **options)(function)
-        except RuntimeError:  # no folder that may be written
-            return njit(nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, **options)(function)
-
-    return compile_
-
-
-@intrinsic
-def _bits_to_float(_, bits):
-    """The float32 of an integer's lowest 32 bits; numba's integers grow when they are shifted."""
-
-    def generate(context, builder, signature, arguments):
-        lowest = arguments[0] if bits.bitwidth == 32 else builder.trunc(arguments[0], ir.IntType(32))
-        return builder.bitcast(lowest, ir.FloatType())
-
-    return types.float32(bits), generate
-
-
-@intrinsic
-def _half_to_float(_, bits):
-    """The float32 of a float16's bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(bits), generate
-
-
-def _widen(value):
-    """The float32 of a float32, of a bfloat16's bits (unsigned) or of a float16's (signed)."""
-    raise NotImplementedError
-
-
-@overload(_widen, inline="always")
-def _(value):
-    if value == types.uint16:
-        return lambda value: _bits_to_float(types.uint32(value) << types.uint32(16))
-    if value == types.int16:
-        return lambda value: _half_to_float(value)
-    return lambda value: value
-
-
-@_compiled()
-def _exp(x):
-    """e to the x for x <= 0, to two units in the last place: Cody-Waite reduction and a polynomial, free of calls."""
-    x = max(x, np.float32(-87.0))
-    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    return p * _bits_to_float((types.int32(n) + types.int32(127)) << types.int32(23))
-
-
-@_compiled()
+@compiled()
 def _cut(lists):
     """Where each list's tasks begin among all tasks. [B * H + 1]"""
     _, _, prefix, tail_start, tail_end, _, owned, table_rows = lists
@@ -146,9 +85,25 @@ def _cut(lists):
     return starts
 
 
-@_compiled()
-def _find(lists, b, h, first_slot, start, width, found):
-    """Writes the cells of ``width`` tokens of a list, from ``start`` on."""
+@compiled()
+def _in_turns(starts, heads):
+    """Tasks in the order in which they are shared out: each request's by chunk, then by kv head. [tasks]"""
+    order, taken = np.empty(starts[-1], np.int64), 0
+    for first in range(0, len(starts) - 1, heads):
+        chunk, before = 0, -1
+        while before < taken:
+            before = taken
+            for i in range(first, first + heads):
+                if starts[i] + chunk < starts[i + 1]:
+                    order[taken] = starts[i] + chunk
+                    taken += 1
+            chunk += 1
+    return order
+
+
+@compiled()
+def _find(lists, b, h, first_slot, start, width, k, v, found):
+    """Writes the cells of ``width`` tokens of a list, from ``start`` on, and has their keys and values fetched."""
     slots, slot_rows, prefix, tail_start, _, cells, owned, table_rows = lists
     heads, table, before = owned.shape[1], table_rows[b], prefix[b]
     own = owned[table, h] if table >= 0 else np.int64(0)
@@ -159,9 +114,11 @@ def _find(lists, b, h, first_slot, start, width, found):
         else:
             place = n if n < before else tail_start[b] + n - before - own
             found[j] = (first_slot + slots[slot_rows[b], place]) * heads + h
+        prefetch(k, found[j])
+        prefetch(v, found[j])
 
 
-@_compiled()
+@compiled()
 def _weigh(queries, k, cells, width, first, weights, top, total, out):
     """Turns one block of keys into weights, and brings what was summed so far down to their maximum."""
     group, dim = queries.shape
@@ -169,7 +126,7 @@ def _weigh(queries, k, cells, width, first, weights, top, total, out):
     for j in range(width):
         key = k[cells[j]]
         for d in range(dim):
-            row[d] = _widen(key[d])
+            row[d] = widen(key[d])
         for g in range(group):
             query = queries[g]
             dot = np.float32(0)
@@ -180,18 +137,18 @@ def _weigh(queries, k, cells, width, first, weights, top, total, out):
         new_top = weights[g, 0] if first else top[g]
         for j in range(width):
             new_top = max(new_top, weights[g, j])
-        shrink = np.float32(0) if first else _exp(top[g] - new_top)
+        shrink = np.float32(0) if first else exp(top[g] - new_top)
         top[g] = new_top
         added = np.float32(0)
         for j in range(width):
-            weights[g, j] = _exp(weights[g, j] - new_top)
+            weights[g, j] = exp(weights[g, j] - new_top)
             added += weights[g, j]
         total[g] = total[g] * shrink + added
         for d in range(dim):
             out[g, d] *= shrink
 
 
-@_compiled()
+@compiled()
 def _sum_up(v, cells, width, weights, out):
     """Adds one block of values."""
     group, dim = out.shape
@@ -199,14 +156,14 @@ def _sum_up(v, cells, width, weights, out):
     for j in range(width):
         value = v[cells[j]]
         for d in range(dim):
-            row[d] = _widen(value[d])
+            row[d] = widen(value[d])
         for g in range(group):
             weight, sums = weights[g, j], out[g]
             for d in range(dim):
                 sums[d] += weight * row[d]
 
 
-@_compiled()
+@compiled()
 def _attend_task(task, starts, queries, k, v, lists, first_slot, top, total, out):
     """Attends over one chunk of one list."""
     _, _, prefix, tail_start, tail_end, _, owned, table_rows = lists
@@ -216,16 +173,20 @@ def _attend_task(task, starts, queries, k, v, lists, first_slot, top, total, out
     length = prefix[b] + tail_end[b] - tail_start[b] + (owned[table, h] if table >= 0 else 0)
     start = (task - starts[i]) * CHUNK
     end = min(start + CHUNK, length)
-    cells, weights = np.empty(BLOCK, np.int64), np.empty((group, BLOCK), np.float32)
+    cells, weights = np.empty((2, BLOCK), np.int64), np.empty((group, BLOCK), np.float32)
     mine = queries[b, h * group : (h + 1) * group].copy()
+    now, width = cells[0], min(BLOCK, end - start)
+    _find(lists, b, h, first_slot, start, width, k, v, now)
     for block in range(start, end, BLOCK):
-        width = min(BLOCK, end - block)
-        _find(lists, b, h, first_slot, block, width, cells)
-        _weigh(mine, k, cells, width, block == start, weights, top, total, out)
-        _sum_up(v, cells, width, weights, out)
+        following = block + BLOCK
+        ahead, width_ahead = cells[(following - start) // BLOCK % 2], min(BLOCK, end - following)
+        _find(lists, b, h, first_slot, following, width_ahead, k, v, ahead)
+        _weigh(mine, k, now, width, block == start, weights, top, total, out)
+        _sum_up(v, now, width, weights, out)
+        now, width = ahead, width_ahead
 
 
-@_compiled()
+@compiled()
 def _merge(starts, tops, totals, outs, output):
     """Puts the chunks of each list together, in order; a list without tokens gives zero."""
     group, dim = outs.shape[1], outs.shape[2]
@@ -238,7 +199,7 @@ def _merge(starts, tops, totals, outs, output):
             for task in range(starts[i], starts[i + 1]):
                 top = max(top, tops[task, g])
             for task in range(starts[i], starts[i + 1]):
-                weight = _exp(tops[task, g] - top)
+                weight = exp(tops[task, g] - top)
                 total += weight * totals[task, g]
                 for d in range(dim):
                     out[d] += weight * outs[task, g, d]
@@ -249,14 +210,15 @@ def _merge(starts, tops, totals, outs, output):
 def _attend(queries, k, v, lists, first_slot, output):
     """Attends over all lists of one layer; the tables in ``lists`` are the layer's."""
     starts = _cut(lists)
-    group = queries.shape[1] // lists[6].shape[1]
+    order, group = _in_turns(starts, lists[6].shape[1]), queries.shape[1] // lists[6].shape[1]
     outs = np.zeros((starts[-1], group, k.shape[1]), np.float32)
     tops = np.zeros((starts[-1], group), np.float32)
     totals = np.zeros((starts[-1], group), np.float32)
-    for task in prange(starts[-1]):
+    for turn in prange(starts[-1]):
+        task = order[turn]
         _attend_task(task, starts, queries, k, v, lists, first_slot, tops[task], totals[task], outs[task])
     _merge(starts, tops, totals, outs, output)
 
 
-_attend_serial: _Program = _compiled()(_attend)
-_attend_parallel: _Program = _compiled(parallel=True)(_attend)
+_attend_serial: _Program = compiled()(_attend)
+_attend_parallel: _Program = compiled(parallel=True)(_attend)

@@ -43,7 +43,7 @@ class Setup:
     seed: int = 1
 
 
-FULL = Setup(requests=2000, longest=512, pool_slots=2048, shared=200)
+FULL = Setup(requests=2000, longest=512, pool_slots=1024, shared=200)
 QUICK = Setup(requests=150, longest=384, pool_slots=640, shared=24)
 
 

@@ -6,7 +6,7 @@ import torch
 from reasonalloc.ops.redundancy import mean_cosine, reference
 
 
-@pytest.mark.parametrize("width", [0, 1, 9, 65])
+@pytest.mark.parametrize("width", [0, 1, 9, 65, 200])
 @pytest.mark.parametrize("options", [{}, {"spare_first": True}, {"threshold": 0.95, "spare_first": True}])
 def test_equals_the_reference(ragged, width, options):
     make = ragged(width)
@@ -14,6 +14,17 @@ def test_equals_the_reference(ragged, width, options):
     keys = make.keys(lengths, width, 16)
     result = mean_cosine(keys, lengths, **options)
     torch.testing.assert_close(result, reference.mean_cosine(keys, lengths, **options), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("alike", [0.0, 0.7])
+def test_other_dtypes_are_computed_in_float32(ragged, dtype, alike):
+    make = ragged(1)
+    lengths = torch.tensor([[150, 64], [1, 129]])
+    keys = (make.keys(lengths, 150, 16) + alike).to(dtype)
+    result = mean_cosine(keys, lengths)
+    assert result.dtype is torch.float32
+    torch.testing.assert_close(result, reference.mean_cosine(keys.float(), lengths), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("path", [mean_cosine, reference.mean_cosine])

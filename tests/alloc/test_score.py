@@ -47,13 +47,6 @@ def test_equals_the_reference_for_every_option(ragged, options):
     assert_same_scores(rkv_score(*inputs, **options), reference.rkv_score(*inputs, **options))
 
 
-@pytest.mark.parametrize("transient_bytes", [1, 4 * 63 * 5, 4 * 63 * 63 * 2, 2**30])
-def test_chunks_change_nothing(ragged, transient_bytes):
-    inputs = make_inputs(ragged(2), 63)
-    scores = rkv_score(*inputs, window=WINDOW, transient_bytes=transient_bytes)
-    assert_same_scores(scores, rkv_score(*inputs, window=WINDOW), tolerance=1e-6)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(ragged, dtype):
     queries, keys, lengths = make_inputs(ragged(3), 40)

@@ -116,7 +116,7 @@ def check_score(device: torch.device) -> None:
             ~valid_mask(lengths, WIDTH)[..., None], torch.nan
         )
         arguments = inputs.normal(ROWS, WINDOW, HEADS * GROUP, 128).to(dtype), keys.to(dtype), lengths
-        redundancy: dict[str, Any] = {"threshold": 0.5, "spare_first": False, "transient_bytes": 0}
+        redundancy: dict[str, Any] = {"threshold": 0.5, "spare_first": False}
         options = redundancy | {"mix": 0.1, "pool": 7, "length_free": True}
         expected = score_reference.rkv_score(*arguments, window=WINDOW)
         _assert_close(score_kernel.rkv_score(*_moved(device, *arguments), window=WINDOW, **options), expected)

@@ -18,8 +18,8 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from reasonalloc.ops.attend.intrinsics import compiled, exp, prefetch, widen
 from reasonalloc.ops.attend.segments import Segments
+from reasonalloc.ops.intrinsics import BITS, compiled, exp, prefetch, widen
 
 CHUNK = 512
 """Tokens of one task."""
@@ -29,9 +29,6 @@ BLOCK = 64
 
 SERIAL_CELLS = 1024
 """Up to so many cells one thread is faster than waking the others."""
-
-_BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
-"""What a dtype is to numba, which knows no 16-bit floats: ``widen`` tells them apart by sign."""
 
 _Program = Callable[..., None]
 
@@ -44,7 +41,7 @@ def attend_segments(
     if out_BQD.numel() == 0:
         return out_BQD.to(queries_BQD.dtype)
     queries = (queries_BQD.float() * scale).contiguous().numpy()
-    bits = _BITS[queries_BQD.dtype]
+    bits = BITS[queries_BQD.dtype]
     lists = (
         segments.slots_RN.numpy(),
         segments.slot_rows_B.numpy(),

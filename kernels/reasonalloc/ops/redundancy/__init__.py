@@ -4,11 +4,7 @@ import torch
 from torch import Tensor
 
 from reasonalloc.ops import launch
-from reasonalloc.ops.redundancy import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
-
-DEFAULT_TRANSIENT_BYTES = 4 * 2**20
-"""Several passes go over the cosines; so many stay in a core's cache, and are read from memory by none."""
 
 
 def mean_cosine(
@@ -17,7 +13,6 @@ def mean_cosine(
     *,
     threshold: float = 0.5,
     spare_first: bool = False,
-    transient_bytes: int = DEFAULT_TRANSIENT_BYTES,
 ) -> Tensor:
     """Mean cosine of each key to all others of its list, the newest near-duplicates exempt.
 
@@ -28,7 +23,6 @@ def mean_cosine(
         lengths_RH: int64.
         threshold: Cosine above which two keys are near-duplicates.
         spare_first: Let a key without near-duplicates exempt key 0, as R-KV's released code does.
-        transient_bytes: Most memory for cosines at a time.
 
     Returns:
         ``[R, H, N]`` float32, zero on padding.
@@ -40,9 +34,10 @@ def mean_cosine(
     check_dtype(torch.int64, lengths_RH=lengths_RH)
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}; give 0 up to, not including, 1")
-    run = vectorized.mean_cosine
     if launch.use_kernel(keys_RHND.device):
         from reasonalloc.ops.redundancy import kernel
 
-        run = kernel.mean_cosine
-    return run(keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first, transient_bytes=transient_bytes)
+        return kernel.mean_cosine(keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first)
+    from reasonalloc.ops.redundancy import compiled
+
+    return compiled.mean_cosine(keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first)

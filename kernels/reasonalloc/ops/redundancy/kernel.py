@@ -125,10 +125,8 @@ def _mean_cosine(lengths_ptr, sums_ptr, last_ptr, cosine_ptr, N, BI: tl.constexp
     tl.store(sums_ptr + i_list * N + o_j, tl.where(m_j, b_sum / tl.maximum(length, 1), 0.0), mask=o_j < N)
 
 
-def mean_cosine(
-    keys_RHND: Tensor, lengths_RH: Tensor, *, threshold: float, spare_first: bool, transient_bytes: int
-) -> Tensor:
-    """See ``reasonalloc.ops.redundancy.mean_cosine``; no cosines are stored, so ``transient_bytes`` has no effect."""
+def mean_cosine(keys_RHND: Tensor, lengths_RH: Tensor, *, threshold: float, spare_first: bool) -> Tensor:
+    """See ``reasonalloc.ops.redundancy.mean_cosine``."""
     rows, heads, width, head_dim = keys_RHND.shape
     keys_RHND = keys_RHND if keys_RHND.element_size() == 2 else keys_RHND.float()
     keys = _Keys(keys_RHND.contiguous(), lengths_RH.contiguous())

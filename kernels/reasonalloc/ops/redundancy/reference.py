@@ -10,9 +10,8 @@ def mean_cosine(
     *,
     threshold: float = 0.5,
     spare_first: bool = False,
-    transient_bytes: int = 0,
 ) -> Tensor:
-    """See ``reasonalloc.ops.redundancy.mean_cosine``; ``transient_bytes`` has no effect."""
+    """See ``reasonalloc.ops.redundancy.mean_cosine``."""
     means_RHN = torch.zeros(keys_RHND.shape[:3])
     for row in range(keys_RHND.shape[0]):
         for head in range(keys_RHND.shape[1]):

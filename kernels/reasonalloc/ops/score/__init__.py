@@ -5,7 +5,6 @@ from torch import Tensor
 
 from reasonalloc.ops import launch
 from reasonalloc.ops.observe import check_heads
-from reasonalloc.ops.redundancy import DEFAULT_TRANSIENT_BYTES
 from reasonalloc.ops.score import vectorized
 from reasonalloc.shapes import check_axes, check_dtype
 
@@ -21,7 +20,6 @@ def rkv_score(
     threshold: float = 0.5,
     length_free: bool = True,
     spare_first: bool = False,
-    transient_bytes: int = DEFAULT_TRANSIENT_BYTES,
 ) -> Tensor:
     """Scores candidates by importance against redundancy.
 
@@ -40,7 +38,6 @@ def rkv_score(
         length_free: Multiply by the number of past candidates. Both terms are softmax-normalised, so
             without it a shorter list scores higher, and scores of different heads do not compare.
         spare_first: Let a key without near-duplicates exempt key 0, as the released code does.
-        transient_bytes: Most memory for cosines at a time.
 
     Returns:
         ``[R, H, N]`` float32; ``+inf`` in the window, ``-inf`` on padding, finite elsewhere. A list
@@ -65,7 +62,6 @@ def rkv_score(
         threshold=threshold,
         length_free=length_free,
         spare_first=spare_first,
-        transient_bytes=transient_bytes,
     )
 
 

@@ -60,9 +60,8 @@ def rkv_score(
     threshold: float,
     length_free: bool,
     spare_first: bool,
-    transient_bytes: int,
 ) -> Tensor:
-    """See ``reasonalloc.ops.score.rkv_score``; no cosines are stored, so ``transient_bytes`` has no effect."""
+    """See ``reasonalloc.ops.score.rkv_score``."""
     rows, heads, width, _ = keys_RHND.shape
     scores_RHN = torch.empty(rows, heads, width, dtype=torch.float32, device=keys_RHND.device)
     if scores_RHN.numel() == 0:
@@ -71,9 +70,7 @@ def rkv_score(
         queries_RWQD, keys_RHND, lengths_RH, window=window, scope="past", group="max_logit"
     )
     if mix < 1:
-        cosine_RHN = redundancy_kernel.mean_cosine(
-            keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first, transient_bytes=transient_bytes
-        )
+        cosine_RHN = redundancy_kernel.mean_cosine(keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first)
     else:
         cosine_RHN = torch.zeros_like(importance_RHN)
     _combine[(rows * heads,)](

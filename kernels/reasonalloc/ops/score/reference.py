@@ -19,9 +19,8 @@ def rkv_score(
     threshold: float = 0.5,
     length_free: bool = True,
     spare_first: bool = False,
-    transient_bytes: int = 0,
 ) -> Tensor:
-    """See ``reasonalloc.ops.score.rkv_score``; ``transient_bytes`` has no effect."""
+    """See ``reasonalloc.ops.score.rkv_score``."""
     rows, heads, width, _ = keys_RHND.shape
     group = queries_RWQD.shape[2] // heads
     scores_RHN = torch.full((rows, heads, width), -math.inf)

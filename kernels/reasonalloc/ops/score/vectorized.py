@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d
 
 from reasonalloc.ops.observe import vectorized as observe
-from reasonalloc.ops.redundancy import vectorized as redundancy
+from reasonalloc.ops.redundancy import mean_cosine
 from reasonalloc.shapes import valid_mask
 
 
@@ -20,7 +20,6 @@ def rkv_score(
     threshold: float,
     length_free: bool,
     spare_first: bool,
-    transient_bytes: int,
 ) -> Tensor:
     """See ``reasonalloc.ops.score.rkv_score``."""
     width = keys_RHND.shape[2]
@@ -33,9 +32,7 @@ def rkv_score(
     )
     scores_RHN = mix * max_pool1d(importance_RHN, pool, stride=1, padding=pool // 2)
     if mix < 1:
-        cosine_RHN = redundancy.mean_cosine(
-            keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first, transient_bytes=transient_bytes
-        )
+        cosine_RHN = mean_cosine(keys_RHND, lengths_RH, threshold=threshold, spare_first=spare_first)
         scores_RHN = scores_RHN - (1 - mix) * cosine_RHN.masked_fill(~valid_RHN, float("-inf")).softmax(dim=2)
     if length_free:
         scores_RHN = scores_RHN * num_past_RH[..., None]

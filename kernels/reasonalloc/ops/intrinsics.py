@@ -1,9 +1,10 @@
-"""What the compiled program is made of below numba's own means: 16-bit floats, an exponential, prefetches."""
+"""What compiled programs are made of below numba's own means: 16-bit floats, an exponential, prefetches."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -11,6 +12,9 @@ from numba.extending import intrinsic, overload
 
 LINE_BYTES = 64
 """Of a cache line."""
+
+BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+"""What a dtype is to numba, which knows no 16-bit floats: ``widen`` tells them apart by sign."""
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

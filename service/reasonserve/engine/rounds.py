@@ -12,6 +12,7 @@ import torch
 from reasonalloc.ops import launch
 from reasonalloc.ops.compact import apply_moves, compact_cells, plan_compaction
 from reasonalloc.ops.keep import keep_top
+from reasonalloc.ops.redundancy import mean_cosine
 from reasonalloc.profile import LayerProfile
 from reasonalloc.scorers import SCORERS, Candidates, Centres, Scorer
 from reasonserve.engine.methods import pack_kept, score_cells, split_budget, triple_in_force
@@ -107,6 +108,16 @@ def run_round(
         candidates_LH=work.lengths_LH,
         statistic_LHN=statistic_LHN,
     )
+
+
+def compile_rounds(k_cells: torch.Tensor) -> None:
+    """Compiles what a round on a CPU runs compiled, so that no request waits for it.
+
+    Args:
+        k_cells: The pool of keys. [cells, D]
+    """
+    if not launch.use_kernel(k_cells.device):
+        mean_cosine(k_cells[None, None, :1], torch.ones((1, 1), dtype=torch.int64))
 
 
 def _candidates(scorer: Scorer, k_cells: torch.Tensor, v_cells: torch.Tensor, work: RoundInput) -> Candidates:

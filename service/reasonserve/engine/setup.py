@@ -12,6 +12,7 @@ from reasonserve.engine.compressor import Compressor
 from reasonserve.engine.pool import OneTensorPool
 from reasonserve.engine.ranks import RankAgreement
 from reasonserve.engine.refusals import refusals
+from reasonserve.engine.rounds import compile_rounds
 from reasonserve.engine.settings import EngineSettings
 from reasonserve.kv import PROMPT_MODES, Handshake, offered_methods
 
@@ -37,6 +38,7 @@ def build_compressor(runner: ModelRunner) -> Compressor:
         profile.check_fits(pool.layer_num, runner.model_config.get_total_num_kv_heads(), settings.model_fingerprint)
     ranks = get_parallel()
     num_heads = runner.model_config.num_attention_heads // ranks.tp_size
+    compile_rounds(pool.k_cells)
     agreement = RankAgreement(ranks.tp_group.cpu_group, ranks.tp_size, rank=ranks.tp_rank)
     return Compressor(
         pool,

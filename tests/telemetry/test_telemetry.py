@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from rich.console import Console
 
+from reasonserve.cli.tracing import is_complete
 from reasonserve.config import TelemetryConfig
 from reasonserve.errors import NotFoundError
 from reasonserve.telemetry import names
@@ -125,6 +126,19 @@ def test_spans_are_read_back_as_written(tmp_path, monkeypatch):
     for missing in (path, tmp_path / "nothing"):
         with pytest.raises(NotFoundError, match="no trace"):
             read_trace(missing, "0" * 32)
+
+
+def test_a_trace_is_complete_once_each_replica_has_told_its_last():
+    client, entrance = span("a", None, names.SPAN_CLIENT, 0, 9), span("b", "a", "Generate", 1, 8)
+    admission, way = span("c", "b", names.SPAN_ADMISSION, 2, 3), span("d", "b", names.SPAN_ROUTE, 1, 2)
+    engine, phase = span("e", "b", "chat", 3, 7), span("f", "e", names.SPAN_ENGINE_DECODE, 4, 7)
+    assert is_complete([client, entrance, admission, engine, phase, way])
+    assert not is_complete([client, entrance, admission, phase, way])
+    assert not is_complete([client, entrance, admission])
+    assert not is_complete([client, entrance])
+    again = [span("g", "b", names.SPAN_ADMISSION, 7, 8), span("h", "b", names.SPAN_ROUTE, 6, 7)]
+    assert is_complete([client, entrance, admission, way, *again])
+    assert not is_complete([client, entrance, admission, way, again[0]])
 
 
 def test_a_trace_crosses_as_plain_data():

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -108,8 +109,17 @@ def is_connected(spans: Sequence[Record]) -> bool:
     return len(orphans) == 1 and orphans[0]["parent_id"] is None
 
 
+def is_complete(spans: Sequence[Record]) -> bool:
+    """Returns whether a trace of a request is connected and no replica has more to tell of it.
+
+    The way to a replica is the last that it tells of a try, whatever became of that.
+    """
+    told = Counter(span["name"] for span in spans)
+    return len(spans) > 2 and is_connected(spans) and told[names.SPAN_ROUTE] >= told[names.SPAN_ADMISSION]
+
+
 def wait_for_trace(path: Path, trace_id: str, within_s: float = COMPLETE_WITHIN_S) -> list[Record]:
-    """Returns the spans of a trace as soon as they are connected, or as they are after the wait.
+    """Returns the spans of a trace as soon as they are complete, or as they are after the wait.
 
     Raises:
         NotFoundError: No span of the trace was written.
@@ -117,7 +127,7 @@ def wait_for_trace(path: Path, trace_id: str, within_s: float = COMPLETE_WITHIN_
     deadline = time.monotonic() + within_s
     while True:
         spans = read_trace(path, trace_id)
-        if (len(spans) > 2 and is_connected(spans)) or time.monotonic() > deadline:
+        if is_complete(spans) or time.monotonic() > deadline:
             return spans
         time.sleep(POLL_S)
 

@@ -1,10 +1,10 @@
 """Runs one job on a real engine in a process of its own: ``python -m reasonserve.bench.job JOB OUT``.
 
 A job is a JSON document. It says which engine (``stock`` is SGLang with the plugin off), its dtype and pool,
-and waves of requests; the requests of a wave run together. A request may leave (``abort_after`` so many
-tokens), have its budget changed on the way (``set_budget``: ``after`` so many tokens ``to`` so many slots)
-or, on stock, report each token's ``margins``. Tests and benchmarks share this, so that both engines get the
-same work in the same way.
+and waves of requests; the requests of a wave run together, or ``at_once`` of them at any time. A request may
+leave (``abort_after`` so many tokens), have its budget changed on the way (``set_budget``: ``after`` so many
+tokens ``to`` so many slots) or, on stock, report each token's ``margins``. Tests and benchmarks share this, so
+that both engines get the same work in the same way.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def run_job(job: Job, folder: Path, *, timeout_s: float = 1800.0) -> Results:
 
     Args:
         job: ``engine`` ("stock" or "reasonserve"), ``model``, ``dtype``, ``pool_slots``, ``waves``; optionally
-            ``environment`` of the process, the ``module`` that runs it in place of this one, and SGLang's own
-            ``arguments`` over ours.
+            ``environment`` of the process, the ``module`` that runs it in place of this one, SGLang's own ``arguments``
+            over ours, and ``outputs_file``, which gets a JSON line for each request as soon as it ends.
         folder: Where job, log and results are written.
         timeout_s: The process is killed after this long.
 
@@ -191,22 +191,34 @@ def _processor_seconds() -> float:
     return sum(t.user + t.system for t in times)
 
 
-async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
+async def _run_wave(engine: Any, job: Job, wave: list[dict[str, Any]]) -> list[Results]:
+    """Returns a wave's outputs in the order of its requests."""
     run = _run_stock if job["engine"] == "stock" else _run_reasonserve
+    room = asyncio.Semaphore(job.get("at_once", len(wave)))
+
+    async def one(request: dict[str, Any]) -> Results:
+        async with room:
+            output = await run(engine, request)
+        if "outputs_file" in job:
+            with Path(job["outputs_file"]).open("a") as file:
+                file.write(json.dumps({"id": request["id"], "output": output}) + "\n")
+        return output
+
+    return await asyncio.gather(*map(one, wave))
+
+
+async def _run_waves(engine: Any, manager: Any, job: Job) -> Results:
     results: Results = {"waves": []}
     for wave in job["waves"]:
         peak = [0]
         watch = asyncio.create_task(_watch_running(manager, peak))
         started, worked = time.perf_counter(), _processor_seconds()
-        outputs = await asyncio.gather(*[run(engine, request) for request in wave])
+        outputs = await _run_wave(engine, job, wave)
         seconds = time.perf_counter() - started
         watch.cancel()
         results |= {request["id"]: output for request, output in zip(wave, outputs, strict=True)}
         worked = _processor_seconds() - worked
         results["waves"].append({"seconds": seconds, "processor_s": worked, "most_running": peak[0]})
-        if "waves_file" in job:
-            with Path(job["waves_file"]).open("a") as file:
-                file.write(json.dumps({"seconds": seconds, "outputs": outputs}) + "\n")
     if job["engine"] != "stock":
         await asyncio.sleep(1.5)  # the scheduler checks its pool when it is idle
         results["handshake"] = asdict(engine.handshake)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reasonserve.bench.accuracy import summary
 from reasonserve.bench.accuracy.plan import DEFAULT_METHODS, Cell, cells, parse_contenders, parse_modes
-from reasonserve.bench.accuracy.run import Bench, ask
+from reasonserve.bench.accuracy.run import AT_ONCE, Bench, ask
 from reasonserve.bench.accuracy.store import open_samples
 from reasonserve.bench.options import JsonFile, Quick, make_console, print_machine, write_json
 from reasonserve.errors import InvalidRequestError
@@ -32,7 +32,7 @@ Profiles = Annotated[list[str] | None, typer.Option("--profile", help="NAME=FILE
 Gsm8k = Annotated[Path | None, typer.Option("--gsm8k", help="GSM8K's test questions, JSON lines.")]
 Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer of gsm8k and gsm_symbolic.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of weights and cache.")]
-Wave = Annotated[int, typer.Option("--wave", min=1, help="Questions that run at once.")]
+AtOnce = Annotated[int, typer.Option("--at-once", min=1, help="Questions that run at any time.")]
 Samples = Annotated[Path, typer.Option("--samples", help="JSON lines of every sample; none is asked twice.")]
 Plots = Annotated[Path | None, typer.Option("--plots", help="Folder for PNG pictures.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
@@ -51,7 +51,7 @@ def accuracy(
     gsm8k: Gsm8k = None,
     max_new_tokens: Longest = 512,
     dtype: Dtype = "float32",
-    wave: Wave = 64,
+    at_once: AtOnce = AT_ONCE,
     samples: Samples = Path("samples.jsonl"),
     plots: Plots = None,
     markdown: Markdown = False,
@@ -73,7 +73,7 @@ def accuracy(
     header, folder = print_machine(console), resolve_model(model)
     found = {name: find_task(name, gsm8k, max_new_tokens) for name in tasks.split(",")}
     planned = cells(list(found), parse_modes(modes), _budgets(budgets), buffer, parse_contenders(methods))
-    bench = Bench(folder, dtype, _profiles(planned, folder, profile or []), found, questions, wave)
+    bench = Bench(folder, dtype, _profiles(planned, folder, profile or []), found, questions, at_once)
     rows = _measure(console, bench, planned, samples, judged, plots)
     console.print(summary.markdown(rows) if markdown else summary.table(rows, judged))
     write_json(json_file, header, {"judged": judged, "rows": [row.as_json() for row in rows]})

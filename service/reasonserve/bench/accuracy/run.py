@@ -18,8 +18,12 @@ from reasonserve.bench.accuracy.tasks import Task
 from reasonserve.bench.job import Job, JobFailedError, Results, run_job
 from reasonserve.bench.tasks.sample import Sample
 
-WAVE = 64
-"""Questions that run at once."""
+AT_ONCE = 64
+"""Questions that run at any time."""
+
+
+_SPARE_SLOTS = 1024
+"""Beyond what the questions can hold, so that the engine never squeezes for memory: cells would be unequal."""
 
 
 class UnequalCellsError(RuntimeError):
@@ -36,7 +40,7 @@ class Bench:
         profiles: Layer profiles by the names that contenders use, as JSON.
         tasks: By name.
         questions: Questions of each cell.
-        wave: Questions that run at once.
+        at_once: Questions that run at any time; the pool has room for the longest of them.
     """
 
     model: Path
@@ -44,7 +48,7 @@ class Bench:
     profiles: Mapping[str, str]
     tasks: Mapping[str, Task]
     questions: int
-    wave: int = WAVE
+    at_once: int = AT_ONCE
 
     def profile_id(self, cell: Cell) -> str:
         """Returns the id of the profile that a cell splits layers by; empty where it needs none."""
@@ -170,12 +174,9 @@ def ask(bench: Bench, cells: Sequence[Cell], samples: SampleFile, tick: Callable
     questions = missing(bench, asker, cells, samples)
     done = 0
     for profile, group in _by_profile(questions, list(bench.profiles)):
-        for outputs, asked, handshake in _run(bench, bench.profiles.get(profile), group):
-            per_slot = handshake["num_layers"] * handshake["num_kv_heads"]
-            samples.add(
-                asker.record(question, output, per_slot) for question, output in zip(asked, outputs, strict=True)
-            )
-            done += len(asked)
+        for question, output, per_slot in _run(bench, bench.profiles.get(profile), group):
+            samples.add([asker.record(question, output, per_slot)])
+            done += 1
             tick(done, len(questions))
 
 
@@ -189,30 +190,30 @@ def _by_profile(questions: Sequence[_Question], profiles: Sequence[str]) -> Iter
             yield name, group
 
 
-def _run(
-    bench: Bench, profile: str | None, questions: Sequence[_Question]
-) -> Iterator[tuple[list[Results], list[_Question], dict[str, Any]]]:
-    """Runs questions on one engine, a wave at a time; yields each wave's outputs as soon as it ends."""
-    # Questions of one cell and of like length side by side, so that a wave ends together.
-    waves = [list(questions[start : start + bench.wave]) for start in range(0, len(questions), bench.wave)]
-    needed = max(sum(len(q.input_ids) + q.limit for q in wave) for wave in waves)
+def _run(bench: Bench, profile: str | None, questions: Sequence[_Question]) -> Iterator[tuple[_Question, Results, int]]:
+    """Runs questions on one engine; yields each with its output as soon as it ends, and the cells of a slot."""
     config = json.loads((bench.model / "config.json").read_text())
-    shape = {"num_layers": config["num_hidden_layers"], "num_kv_heads": config["num_key_value_heads"]}
+    per_slot = config["num_hidden_layers"] * config["num_key_value_heads"]
+    requests = [question.request() for question in questions]
+    asked = dict(zip((request["id"] for request in requests), questions, strict=True))
+    longest = sorted((len(q.input_ids) + q.limit for q in questions), reverse=True)[: bench.at_once]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as worker:
-        waves_file = Path(folder) / "waves.jsonl"
+        outputs_file = Path(folder) / "outputs.jsonl"
         job: Job = {
             "engine": "reasonserve",
             "model": str(bench.model),
             "dtype": bench.dtype,
-            "pool_slots": needed + 1024,
+            "pool_slots": sum(longest) + _SPARE_SLOTS,
             "strict_checks": False,
             "profile": profile,
-            "waves_file": str(waves_file),
-            "waves": [[question.request() for question in wave] for wave in waves],
+            "outputs_file": str(outputs_file),
+            "at_once": bench.at_once,
+            "waves": [requests],
         }
         running = worker.submit(run_job, job, Path(folder), timeout_s=24 * 3600.0)
-        for asked, line in zip(waves, _lines(waves_file, running), strict=True):
-            yield json.loads(line)["outputs"], asked, shape
+        for line in _lines(outputs_file, running):
+            done = json.loads(line)
+            yield asked[done["id"]], done["output"], per_slot
 
 
 def _lines(file: Path, running: Future[Results]) -> Iterator[str]:

@@ -218,14 +218,14 @@ def _run(bench: Bench, profile: str | None, questions: Sequence[_Question]) -> I
 
 def _lines(file: Path, running: Future[Results]) -> Iterator[str]:
     """Yields the whole lines of a file that another process appends to, until that process ends."""
-    seen = 0
-    while True:
-        ended = running.done()
-        text = file.read_text() if file.exists() else ""
-        lines = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
-        yield from lines[seen:]
-        seen = len(lines)
-        if ended:
-            running.result()
-            return
-        time.sleep(0.5)
+    file.touch()
+    with file.open() as appended:
+        rest = ""
+        while True:
+            ended = running.done()
+            *lines, rest = (rest + appended.read()).split("\n")
+            yield from lines
+            if ended:
+                running.result()
+                return
+            time.sleep(0.5)

@@ -69,8 +69,8 @@ class Judge:
     @torch.inference_mode()
     def _divergence(self, hidden: Sequence[Tensor]) -> float:
         head, total = self._model.get_output_embeddings(), 0.0
-        for full, compressed in zip(self._full, hidden, strict=True):
-            wanted, got = head(full).log_softmax(-1), head(compressed).log_softmax(-1)
+        for both in zip(self._full, hidden, strict=True):
+            wanted, got = (head(states.to(head.weight.dtype)).float().log_softmax(-1) for states in both)
             total += float((wanted.exp() * (wanted - got)).sum())
         return total / sum(map(len, hidden))
 

@@ -90,16 +90,18 @@ def probes_digest(probes: Sequence[Probe]) -> str:
     return hashlib.sha256("\n".join(probe.prompt for probe in probes).encode()).hexdigest()
 
 
-def load(folder: Path, attention: str) -> Any:
+def load(folder: Path, attention: str, *, rounded: bool = False) -> Any:
     """Loads a model for calibration, on a GPU where there is one.
 
     Args:
         folder: A model folder.
         attention: Name of transformers' attention implementation.
+        rounded: Whether to compute in the checkpoint's own precision on a CPU too, if it has matrix units for it. Half
+            precision blurs the tail of the attention; other CPUs are no faster with it.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Half precision would blur the tail of the attention, and a CPU is no faster with it.
-    dtype = "auto" if device.type == "cuda" else torch.float32
+    fast = rounded and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    dtype = "auto" if device.type == "cuda" or fast else torch.float32
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).to(device).eval()
 
 

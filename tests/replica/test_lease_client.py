@@ -21,12 +21,12 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class Controller(pb_grpc.LeaseServiceServicer):
-    """Answers each report with the lease in force; ``broken`` ends streams after their first answer."""
+    """Answers each report with its lease; ``broken`` ends streams after their first answer, ``refuses`` before it."""
 
     def __init__(self, ttl_s):
         self.ttl_s = ttl_s
         self.slots = 500
-        self.broken = False
+        self.broken = self.refuses = False
         self.streams = 0
         self.seq = 0
         self.tokens = set()
@@ -35,6 +35,8 @@ class Controller(pb_grpc.LeaseServiceServicer):
     async def Lease(self, request_iterator, context):
         self.streams += 1
         self.seq = 0
+        if self.refuses:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
         self.tokens |= {value for key, value in context.invocation_metadata() if key == "authorization"}
         async for report in request_iterator:
             await self.reports.put(report)
@@ -149,6 +151,25 @@ async def test_a_broken_stream_is_opened_anew_and_the_lease_stays():
             assert admission.allowed_slots("a", now=0.0) == 500
             client.check_health()
             client.use_changed()
+
+
+async def test_a_stream_that_ends_while_a_report_is_made_is_opened_anew():
+    async with running(ttl_s=300) as (controller, admission, client):
+        await until_leased(admission, 500)
+        prompt, controller.broken = client._load, True
+
+        async def slow():
+            await asyncio.sleep(0.1)  # meanwhile the stream ends, and what was to be written meets an ended call
+            return await prompt()
+
+        client._load = slow
+        controller.refuses = True
+        client.use_changed()
+        while controller.streams < 3:
+            await asyncio.sleep(0.01)
+            client.check_health()
+        controller.refuses, controller.broken, controller.slots = False, False, 200
+        await until_leased(admission, 200)
 
 
 async def test_an_ended_task_is_ill_health():

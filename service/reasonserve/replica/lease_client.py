@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class _StreamEndedError(Exception):
-    """The controller ended the stream without an error."""
+    """The stream ended, without an error or before it was read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +107,7 @@ class LeaseClient:
     def start(self) -> None:
         """Starts the task, on the running loop."""
         self._task = asyncio.create_task(self._run(), name="lease")
+        self._task.add_done_callback(_log_end)
 
     def use_changed(self) -> None:
         """Has the controller told soon that use or demand changed."""
@@ -210,7 +211,10 @@ class LeaseClient:
             report_seq=max(self._sent, default=0) + 1,
         )
         self._sent[report.report_seq] = reported_at
-        await call.write(report)
+        try:
+            await call.write(report)
+        except asyncio.InvalidStateError:  # how grpc says that the call ended before; its status is the listener's
+            raise _StreamEndedError from None
         self._reported_at = reported_at
         self._reported_used_slots = load.used_slots
 
@@ -257,6 +261,12 @@ async def _next(responses: AsyncIterator[pb.LeaseResponse]) -> pb.LeaseResponse:
 def _log_failure(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     logger.warning("The controller gave no lease (%s); trying again.", _reason(error))
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    """Says why the task ended; Ray Serve replaces the replica then, and would not say."""
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("The lease is renewed no longer, and this replica will be replaced.", exc_info=error)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -12,12 +13,14 @@ from reasonalloc.profile import LayerProfile
 from reasonserve.bench.tasks import chaser
 from reasonserve.cli.profile_calibrate import to_profile
 from reasonserve.errors import StartupError
+from reasonserve.models import sensitivity
 from reasonserve.models.fingerprint import fingerprint
 from reasonserve.models.heads import measure_heads
 from reasonserve.models.judge import Judge, log_loss
 from reasonserve.models.profiles import shipped_profile
 from reasonserve.models.sensitivity import METHOD, Sensitivity, calibrate_sensitivity
-from reasonserve.models.traces import Probe, probes_digest, read_probes
+from reasonserve.models.simulate import Rounds
+from reasonserve.models.traces import Probe, Trace, probes_digest, read_probes
 
 PROBES = [Probe("chaser", chaser.make("probe", index, 16).prompt) for index in range(4)]
 
@@ -98,6 +101,32 @@ def test_a_search_under_triattention_finds_other_shares(request: pytest.FixtureR
     assert other.rises != found.rises
     assert {"under_rkv", "under_triattention"} & other.evidence.keys() == {"under_triattention"}
     assert other.evidence["evaluations"] <= 10
+
+
+@pytest.mark.parametrize(
+    ("loses", "budgets"),
+    [(6.0, [64, 96]), (2.0, [48, 64]), (0.0, [32, 48])],
+    ids=["enough", "too little", "nothing"],
+)
+def test_budgets_shrink_until_the_model_loses_enough(
+    monkeypatch: pytest.MonkeyPatch, loses: float, budgets: list[int]
+) -> None:
+    """A model that loses ``loses`` nats over its budget's tokens, which are 64 and 96 for 200 tokens at first."""
+
+    class Losing:
+        def __init__(self, _model: object, traces: list[Trace], rounds: list[Rounds], _method: object) -> None:
+            assert len(traces) == 3
+            self.rounds = rounds
+
+        def divergences_of_shares(self, shares: list[float]) -> list[float]:
+            assert shares == [1.0, 1.0]
+            return [loses / rounds.budget_tokens for rounds in self.rounds]
+
+    monkeypatch.setattr(sensitivity, "Judge", Losing)
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=2))
+    traces = [Trace(tuple(range(200)), 20)] * 4
+    _, rounds = sensitivity.hard_enough(model, traces, 3, METHOD, None)
+    assert [these.budget_tokens for these in rounds] == budgets
 
 
 def test_what_is_too_little_to_tell_decides_nothing() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from reasonserve.errors import StartupError
 from reasonserve.kv import MIN_BUDGET_TOKENS
 from reasonserve.models.centres import measure_centres
 from reasonserve.models.heads import measure_heads
-from reasonserve.models.judge import Judge, log_loss
+from reasonserve.models.judge import LEAST_NATS, Judge, log_loss
 from reasonserve.models.search import Found, search
 from reasonserve.models.simulate import ATTENTION, Rounds
 from reasonserve.models.traces import Probe, Tick, Trace, check_probes, generate, load, probes_digest
@@ -29,6 +30,10 @@ METHOD = Triple("wave", "reasonalloc", "rkv")
 
 _BUDGET_SHARES = (0.33, 0.5)
 """Budgets, of the traces' median length: rounds that hurt, and rounds that hardly do."""
+_SMALLER = 2 / 3
+"""Budgets at which a model loses too little are taken by so much smaller."""
+_LEAST_LOSS = 3 * LEAST_NATS
+"""What equal shares must lose at the larger budget, in nats per token, or chance would tell splits apart."""
 _MAX_GROUPS = 8
 _HELD_OUT = 0.25
 
@@ -83,8 +88,8 @@ def calibrate_sensitivity(
     queries = measure_centres(model, traces, tick)
     model.set_attn_implementation(ATTENTION)
     held_out = max(1, round(len(traces) * _HELD_OUT))
-    rounds = [_rounds(traces, share, method, queries) for share in _BUDGET_SHARES]
-    judge, check = (Judge(model, part, rounds, method) for part in (traces[:-held_out], traces[-held_out:]))
+    judge, rounds = hard_enough(model, traces, len(traces) - held_out, method, queries)
+    check = Judge(model, traces[-held_out:], rounds, method)
     num_layers, num_heads = model.config.num_hidden_layers, model.config.num_key_value_heads
     sizes = [len(group) for group in np.array_split(np.arange(num_layers), min(_MAX_GROUPS, num_layers))]
     found = _search(judge, sizes, evaluations, tick)
@@ -114,6 +119,20 @@ def _search(judge: Judge, sizes: Sequence[int], evaluations: int, tick: Tick) ->
     found = search(loss_of, sizes, evaluations)
     tick("Trying splits", evaluations, evaluations)
     return found
+
+
+def hard_enough(
+    model: Any, traces: Sequence[Trace], judged: int, method: Triple, queries: QueryCentres | None
+) -> tuple[Judge, list[Rounds]]:
+    """Returns a judge of the first traces, at the largest budgets at which equal shares lose enough to be told."""
+    scale = 1.0
+    while True:
+        rounds = [_rounds(traces, scale * share, method, queries) for share in _BUDGET_SHARES]
+        judge = Judge(model, traces[:judged], rounds, method)
+        lost = judge.divergences_of_shares([1.0] * model.config.num_hidden_layers)
+        if lost[-1] >= _LEAST_LOSS or rounds[0].budget_tokens == MIN_BUDGET_TOKENS:
+            return judge, rounds
+        scale *= _SMALLER
 
 
 def _rounds(traces: Sequence[Trace], share: float, method: Triple, queries: QueryCentres | None) -> Rounds:

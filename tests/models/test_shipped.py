@@ -13,6 +13,7 @@ FILES = {
     "pointer-chaser-sensitivity.json": (4, 2, 4, {"layers", "heads", "queries"}),
     "pointer-chaser.json": (4, 2, 4, {"layers", "queries"}),
     "qwen2.5-coder-0.5b-instruct.json": (24, 2, 14, {"layers", "queries"}),
+    "qwen2.5-coder-1.5b-instruct-sensitivity.json": (28, 2, 12, {"layers", "queries"}),
     "qwen2.5-coder-1.5b-instruct.json": (28, 2, 12, {"layers", "queries"}),
     "smollm2-135m-instruct.json": (30, 3, 9, {"layers", "queries"}),
 }

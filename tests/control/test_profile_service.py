@@ -1,5 +1,6 @@
 """ProfileService over a real connection."""
 
+import asyncio
 import hashlib
 
 import grpc
@@ -8,6 +9,9 @@ import pytest
 from reasonalloc.profile import PROFILE_RHOS, LayerProfile
 from reasonserve import errors, status
 from reasonserve.api.v1 import profile_service_pb2 as pb
+from reasonserve.models.fingerprint import fingerprint
+from reasonserve.models.profiles import shipped_profile
+from reasonserve.stack.profiles import ensure_active
 
 
 def _content(model="fingerprint-0", gamma=0.5):
@@ -128,3 +132,17 @@ async def test_a_profile_is_deleted_unless_it_is_active(cluster):
     assert [profile.profile_id for profile in listed.profiles] == [new]
     error = await _fails(cluster.call(profiles.DeleteProfile, pb.DeleteProfileRequest(profile_id=old)))
     assert isinstance(error, errors.NotFoundError)
+
+
+async def test_a_stack_starts_by_the_measured_profile_and_keeps_what_was_activated(cluster, tmp_path, request):
+    folder, token = request.config.rootpath / "tests" / "data" / "pointer-chaser", tmp_path / "token"
+    token.write_text(cluster.admin[0][1].removeprefix("Bearer "))
+    token.chmod(0o600)
+    measured, wave = (
+        LayerProfile.from_json(shipped_profile(fingerprint(folder), kind)) for kind in ("sensitivity", "wave")
+    )
+    assert await asyncio.to_thread(ensure_active, cluster.endpoint, token, folder) == measured.profile_id
+    uploaded = await _upload(cluster, _parts(wave.to_json().encode(), size=1 << 20))
+    activate = pb.ActivateProfileRequest(profile_id=uploaded.profile_id)
+    await cluster.call(cluster.stubs.profiles.ActivateProfile, activate)
+    assert await asyncio.to_thread(ensure_active, cluster.endpoint, token, folder) == wave.profile_id

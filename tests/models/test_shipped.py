@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from reasonalloc.profile import LayerProfile
-from reasonserve.models.profiles import shipped_profile
+from reasonserve.models.profiles import preferred_profile, shipped_profile
 
 FILES = {
     "pointer-chaser-sensitivity.json": (4, 2, 4, {"layers", "heads", "queries"}),
@@ -34,3 +34,18 @@ def test_what_each_holds(name: str) -> None:
 def test_no_other_is_shipped() -> None:
     folder = resources.files("reasonserve.models").joinpath("profiles")
     assert {entry.name for entry in folder.iterdir() if entry.name.endswith(".json")} == FILES.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "preferred"),
+    [
+        ("pointer-chaser.json", "pointer-chaser-sensitivity.json"),
+        ("qwen2.5-coder-1.5b-instruct.json", "qwen2.5-coder-1.5b-instruct-sensitivity.json"),
+        ("smollm2-135m-instruct.json", "smollm2-135m-instruct.json"),
+    ],
+)
+def test_the_measured_one_serves_where_there_is_one(name: str, preferred: str) -> None:
+    folder = resources.files("reasonserve.models").joinpath("profiles")
+    profile = LayerProfile.from_json(folder.joinpath(name).read_text())
+    assert preferred_profile(profile.model_fingerprint) == folder.joinpath(preferred).read_text()
+    assert preferred_profile("0" * 16) is None

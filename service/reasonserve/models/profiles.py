@@ -23,3 +23,15 @@ def shipped_profile(fingerprint: str, kind: str = "wave") -> str | None:
             if (document["model_fingerprint"], document["kind"]) == (fingerprint, kind):
                 return text
     return None
+
+
+def preferred_profile(fingerprint: str) -> str | None:
+    """The shipped profile that serves a model unless another is activated.
+
+    What a model was measured to lose says more than where its attention goes, and a split of kind ``sensitivity`` was
+    proved on probes that it was not searched on: it comes before the wave.
+
+    Returns:
+        The profile's JSON text, or None when none is shipped for this model.
+    """
+    return shipped_profile(fingerprint, "sensitivity") or shipped_profile(fingerprint, "wave")

@@ -11,7 +11,7 @@ import grpc
 from reasonserve.api.v1 import profile_service_pb2 as pb
 from reasonserve.controller_client import admin_metadata, open_blocking_channel, read_admin_token, stubs
 from reasonserve.models.fingerprint import fingerprint
-from reasonserve.models.profiles import shipped_profile
+from reasonserve.models.profiles import preferred_profile
 from reasonserve.status import from_rpc_error
 
 PART_BYTES = 1 << 20
@@ -26,7 +26,7 @@ def parts(content: bytes) -> Iterator[pb.UploadProfileRequest]:
 
 
 def ensure_active(endpoint: str, admin_token_file: Path, model_path: Path) -> str:
-    """Uploads and activates the profile shipped for a model, unless one is active for it.
+    """Uploads and activates the profile shipped for a model, unless one is active for it; of two the measured one.
 
     Returns:
         Id of the active profile; empty when none is active and none is shipped.
@@ -43,7 +43,7 @@ def ensure_active(endpoint: str, admin_token_file: Path, model_path: Path) -> st
             for profile in listed.profiles:
                 if profile.active and profile.model_fingerprint == model_fingerprint:
                     return str(profile.profile_id)
-            if (shipped := shipped_profile(model_fingerprint)) is None:
+            if (shipped := preferred_profile(model_fingerprint)) is None:
                 return ""
             uploaded = service.UploadProfile(parts(shipped.encode()), metadata=metadata, timeout=CALL_TIMEOUT_S)
             chosen = pb.ActivateProfileRequest(profile_id=uploaded.profile.profile_id)

@@ -28,7 +28,7 @@ def run(tmp_path, *command, **environment):
 
 def test_interpreted(tmp_path):
     """``device/`` says what is compared."""
-    out = run(tmp_path, "-m", "pytest", "-q", str(HERE / "device"), TRITON_INTERPRET="1")
+    out = run(tmp_path, "-m", "pytest", "-q", "-n", "2", str(HERE / "device"), TRITON_INTERPRET="1")
     assert " passed" in out
     assert " skipped" not in out
 

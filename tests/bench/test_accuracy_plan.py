@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -112,16 +113,21 @@ def test_methods_are_compared_on_the_same_questions(bench: Bench, tmp_path: Path
     assert "| snapkv | 1.00/1.00" in markdown(rows)
 
 
-def test_gsm8k_is_graded_by_the_boxed_number(tmp_path: Path) -> None:
+def test_gsm8k_is_graded_by_the_boxed_number() -> None:
     sample = Sample("gsm8k/test/0", "?", "1250")
     assert gsm8k.grade(sample, "First 3, so \\boxed{1,250} eggs, not 7.").correct
     assert gsm8k.grade(sample, "It is 1250.").correct
     assert not gsm8k.grade(sample, "\\boxed{12}, that is 1250").correct
     assert not gsm8k.grade(sample, "I do not know").correct
+
+
+def test_gsm8k_is_read_from_the_published_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     file.write_text("\n".join(json.dumps({"question": f"q{n}", "answer": f"x #### {n}"}) for n in range(9)))
-    assert gsm8k.read(file) == gsm8k.read(file)
-    assert {sample.answer for sample in gsm8k.read(file)} == {str(n) for n in range(9)}
-    file.write_text("{}")
-    with pytest.raises(InvalidRequestError, match="does not hold GSM8K"):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert gsm8k.read(file, digest) == gsm8k.read(file, digest)
+    assert {sample.answer for sample in gsm8k.read(file, digest)} == {str(n) for n in range(9)}
+    with pytest.raises(InvalidRequestError, match=f"sha256 {digest}, not 3730d3.*grade-school-math"):
         gsm8k.read(file)
+    with pytest.raises(InvalidRequestError, match="cannot be read: No such file"):
+        gsm8k.read(tmp_path / "none.jsonl")

@@ -29,7 +29,7 @@ Questions = Annotated[int, typer.Option("--questions", "-n", min=1, help="Questi
 Buffer = Annotated[int, typer.Option("--buffer", min=1, help="Tail slots between rounds.")]
 Judged = Annotated[str, typer.Option("--judged", help="Method whose difference from each other one is shown.")]
 Profiles = Annotated[list[str] | None, typer.Option("--profile", help="NAME=FILE: a layer profile by file.")]
-Gsm8k = Annotated[Path | None, typer.Option("--gsm8k", help="GSM8K's test questions, JSON lines.")]
+Gsm8k = Annotated[Path | None, typer.Option("--gsm8k", help="GSM8K's published test questions, test.jsonl.")]
 Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer of gsm8k and gsm_symbolic.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of weights and cache.")]
 AtOnce = Annotated[int, typer.Option("--at-once", min=1, help="Questions that run at any time.")]

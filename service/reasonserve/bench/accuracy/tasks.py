@@ -58,7 +58,7 @@ def find_task(name: str, gsm8k_file: Path | None, max_new_tokens: int) -> Task:
         max_new_tokens: Longest answer of ``gsm8k`` and ``gsm_symbolic``.
 
     Raises:
-        InvalidRequestError: There is no such task, or its file or package is missing.
+        InvalidRequestError: There is no such task, or its file or package is missing, or the file is another one.
     """
     if name in _SYNTHETIC:
         return Task(name, _SYNTHETIC[name], chaser.grade)
@@ -67,6 +67,6 @@ def find_task(name: str, gsm8k_file: Path | None, max_new_tokens: int) -> Task:
     if name != "gsm8k":
         raise InvalidRequestError(f"--tasks has {name!r}; allowed: {', '.join(TASKS)}.")
     if gsm8k_file is None:
-        raise InvalidRequestError("Task gsm8k needs --gsm8k FILE: GSM8K's test questions as JSON lines.")
+        raise InvalidRequestError(f"Task gsm8k needs --gsm8k FILE: {gsm8k.SOURCE}.")
     questions = gsm8k.read(gsm8k_file)
     return Task(name, questions.__getitem__, gsm8k.grade, chat=True, max_new_tokens=max_new_tokens)

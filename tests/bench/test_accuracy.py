@@ -28,7 +28,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     profile = shipped_profile(fingerprint(model), "sensitivity")
     assert profile is not None
     tasks = {"chaser": find_task("chaser", None, 0)}
-    return Bench(model, "float32", {"sensitivity": profile}, tasks, questions=3)
+    return Bench(model, "float32", {"sensitivity": profile}, tasks, questions=3, at_once=3)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,15 @@ def test_the_small_model_answers_with_the_full_cache(bench: Bench, samples: Samp
     assert (rows["full"].accuracy, rows["full"].part, rows["full"].rounds) == (1.0, 1.0, 0.0)
     assert rows["r-kv"].rounds > 0
     assert rows["random-pinned"].peak_slots <= 256 + 16
+
+
+def test_no_contender_finds_the_prompt_in_the_cache_that_another_one_filled(bench: Bench, samples: SampleFile) -> None:
+    peaks = {
+        str(cell.contender): [record["peak_slots"] for record in summary.records_of(bench, cell, samples)]
+        for cell in PLANNED
+    }
+    assert peaks["r-kv"] == peaks["reasonalloc@sensitivity"]
+    assert min(peaks["r-kv"]) > 256 + 16  # the first round copies what it keeps of the prompt beside it
 
 
 def test_what_was_answered_is_not_asked_again(

@@ -69,8 +69,10 @@ class _Question:
     def request(self) -> dict[str, Any]:
         seed = crc32(self.sample.name.encode())  # one seed for all would have scorers that draw draw the same for all
         sampling = {"max_new_tokens": self.limit, "ignore_eos": False, "seed": seed}
+        name = f"{self.sample.name}@{id(self)}"
         return {
-            "id": f"{self.sample.name}@{id(self)}",
+            "id": name,
+            "cache_salt": name,  # a prompt that another contender left in the prefix cache would lower this one's peak
             "input_ids": self.input_ids,
             "sampling": sampling,
             "kv": self.kv,

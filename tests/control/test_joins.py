@@ -123,6 +123,28 @@ async def test_who_gives_up_before_its_turn_is_not_leased(controller, store):
     assert list(store.load().epochs) == ["first", "stays"]
 
 
+@pytest.mark.parametrize("hops", range(8))
+async def test_who_leaves_while_its_transaction_runs_is_known_to_have_left(controller, store, hops):
+    (leaves,) = await _join(controller, _report("leaves"))
+    assert await asyncio.to_thread(store.entered.wait, 60)
+    store.gate.set()
+    # Before, as and after the transaction ends.
+    while hops and not controller.ledger.leases.replicas:
+        await asyncio.sleep(0)
+    for _ in range(hops):
+        await asyncio.sleep(0)
+    if leaves.done():  # it was answered: whoever holds the stream closes it
+        return
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    await controller.open_lease(_report("next"))
+    assert {r: replica.connected for r, replica in controller.ledger.leases.replicas.items()} == {
+        "leaves": False,
+        "next": True,
+    }
+
+
 async def test_who_joined_one_that_stands_by_is_not_leased_once_it_leads(store):
     store.gate.set()
     controller = Controller(lease_ttl_s=10.0)

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import sqlite3
+from unittest.mock import AsyncMock
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from reasonserve.api.v1 import tenant_service_pb2 as tenant_pb
+from reasonserve.controller.lease_servicer import LeaseServicer
 
 
 def _slots(response):
@@ -180,6 +182,37 @@ async def test_a_replica_that_closes_its_side_ends_the_stream_cleanly(cluster):
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF
     assert await stream.code() is grpc.StatusCode.OK
+
+
+class _Leaving:
+    """The requests of a client that leaves after its first: they end, and gRPC cancels the handler some steps later."""
+
+    def __init__(self, first, steps):
+        self._rest, self._steps, self.handler = [first], steps, None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if self._rest:
+            return self._rest.pop()
+        self._cancel(self._steps)
+        raise StopAsyncIteration
+
+    def _cancel(self, steps):
+        if steps:
+            asyncio.get_running_loop().call_soon(self._cancel, steps - 1)
+        else:
+            self.handler.cancel()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_client_that_left_is_known_to_have_left_whenever_its_handler_is_cancelled(cluster, steps):
+    requests = _Leaving(cluster.report("r0"), steps)
+    handler = asyncio.create_task(LeaseServicer(cluster.controller).Lease(requests, AsyncMock()))
+    requests.handler = handler
+    await asyncio.gather(handler, return_exceptions=True)
+    assert not cluster.controller.ledger.leases.replicas["r0"].connected
 
 
 async def test_while_the_database_fails_renewals_and_reads_go_on_and_nothing_is_granted_twice(cluster, database_path):

@@ -31,11 +31,12 @@ class _Led(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Join:
-    """A stream whose replica is to be leased; `epoch` is 0 until it is."""
+    """A stream whose replica is to be leased; `epoch` is 0 until it is, `left` once nobody waits for it."""
 
     report: Report
     seq: int
     epoch: int = 0
+    left: bool = False
 
 
 class Controller:
@@ -147,6 +148,10 @@ class Controller:
 
         try:
             await self.commit(plan, lambda change: self._open_leases(batch, change.revision))
+        except asyncio.CancelledError:
+            join.left = True
+            self.close_lease(report.replica_id, join.epoch)
+            raise
         finally:
             # A stream that ended while it waited for its turn is not leased.
             self._joining.pop(join, None)
@@ -220,6 +225,8 @@ class Controller:
         for replica_id, join in newest.items():
             join.epoch = epoch
             self.ledger.open_lease(join.report, epoch=epoch, now=self._clock(), seq=join.seq)
+            if join.left:
+                self.close_lease(replica_id, epoch)
             # An older stream of the same replica ends.
             self._splitter.wake(replica_id)
 

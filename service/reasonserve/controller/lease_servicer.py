@@ -59,9 +59,12 @@ class _Stream:
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                if self._epoch:
-                    self._controller.close_lease(self._replica_id, self._epoch)
+                try:
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                finally:
+                    # gRPC cancels the handler of a client that left, often only here, after its requests ended.
+                    if self._epoch:
+                        self._controller.close_lease(self._replica_id, self._epoch)
 
     async def _answer_all(self, first: pb.LeaseRequest, requests: AsyncIterator[pb.LeaseRequest]) -> None:
         request: pb.LeaseRequest | None = first

@@ -29,7 +29,7 @@ test: setup $(BIN)/helm ## Every check: style, types, contracts, wire format, te
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 proto: setup ## Regenerate service/reasonserve/api from proto/
 	$(BIN)/buf lint proto

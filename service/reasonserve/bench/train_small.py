@@ -21,6 +21,8 @@ from reasonserve.bench.tasks.sample import Sample
 from reasonserve.models.convert import add_rope_theta
 
 _IGNORED = -100
+_SPLIT_SEED = 7
+"""Of the heads that begin anew; `--seed` has the questions."""
 _SHARES = {"chaser": 0.7, "retrieval": 0.1, "multikey": 0.2}
 """Share of the batches that each task makes up."""
 
@@ -76,6 +78,37 @@ def new_model(seed: int) -> Any:
                 start = first + number * words.NUM_DIGITS
                 table[start : start + words.NUM_DIGITS] = table[words.IDS[words.variable(number)]] + digits
     return model
+
+
+def split_heads(model: Any, seed: int) -> Any:
+    """Returns a model with a kv head for each query head, every second of them to be learnt anew.
+
+    A copy of its shared kv head for each query head would leave all answers as they are and nothing to learn: the heads
+    would stay alike. So every second head begins from nothing.
+
+    Args:
+        model: One whose query heads share kv heads; it is left as it is.
+        seed: Of the new weights.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    old = model.config
+    heads, width, copies = old.num_attention_heads, old.head_dim, old.num_attention_heads // old.num_key_value_heads
+    split = LlamaForCausalLM(LlamaConfig(**{**old.to_dict(), "num_key_value_heads": heads}))
+    weights = dict(model.state_dict())
+    for name in [name for name in weights if name.endswith(("k_proj.weight", "v_proj.weight"))]:
+        weights[name] = weights[name].unflatten(0, (-1, width)).repeat_interleave(copies, 0).flatten(0, 1)
+    split.load_state_dict(weights)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for layer in split.model.layers:
+            attention = layer.self_attn
+            for head in range(1, heads, 2):
+                rows = slice(head * width, (head + 1) * width)
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                    projection.weight[rows].normal_(0, 0.02)
+                attention.o_proj.weight[:, rows].normal_(0, 0.02)
+    return split
 
 
 def batches(seed: int, rows: int, lines: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -142,6 +175,9 @@ def train(model: Any, steps: int, rate: float, stream: Iterator[tuple[Tensor, Te
 def main(
     output: Annotated[Path, typer.Argument(help="Folder to write: config, weights, tokenizer.")],
     start: Annotated[Path | None, typer.Option("--start", help="Folder whose weights to go on from.")] = None,
+    split: Annotated[
+        bool, typer.Option("--split-heads", help="A kv head for each query head; every second one begins anew.")
+    ] = False,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 600,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Questions in a batch.")] = 12,
     rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 5e-4,
@@ -155,6 +191,8 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32) if start else new_model(seed)
+    if split:
+        model = split_heads(model, _SPLIT_SEED)
     columns = (TextColumn("step {task.completed}/{task.total}  loss {task.fields[loss]:.4f}"), TimeElapsedColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("", total=steps, loss=0.0)

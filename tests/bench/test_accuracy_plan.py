@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from reasonserve.bench.__main__ import app
 from reasonserve.bench.accuracy.plan import Cell, Contender, cells, parse_contenders, parse_modes
 from reasonserve.bench.accuracy.run import Bench, UnequalCellsError, kept_in_all
 from reasonserve.bench.accuracy.store import open_samples
@@ -131,3 +133,13 @@ def test_gsm8k_is_read_from_the_published_file_alone(tmp_path: Path) -> None:
         gsm8k.read(file)
     with pytest.raises(InvalidRequestError, match="cannot be read: No such file"):
         gsm8k.read(tmp_path / "none.jsonl")
+
+
+def test_what_cannot_be_asked_is_refused_in_one_line(pytestconfig: pytest.Config) -> None:
+    model = str(pytestconfig.rootpath / "tests" / "data" / "pointer-chaser-heads")
+    for options, said in (
+        (["--methods", "layer-only@sensitivity"], "No sensitivity profile ships for this model"),
+        (["--methods", "r-kw"], "--methods has 'r-kw'"),
+    ):
+        result = CliRunner().invoke(app, ["accuracy", "--model", model, *options])
+        assert (result.exit_code, said in result.stderr, "Traceback" in result.output) == (1, True, False)

@@ -12,10 +12,11 @@ from reasonserve.bench.accuracy.command import accuracy, divergence
 from reasonserve.bench.control.command import control, faults
 from reasonserve.bench.options import JsonFile, Model, Quick, make_console, print_machine, write_json
 from reasonserve.bench.serve_soak.command import serve_soak
+from reasonserve.cli.output import ErrorGroup
 from reasonserve.config import DEFAULT_MODEL
 from reasonserve.models.resolve import resolve_model
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, cls=ErrorGroup)
 
 
 @app.callback()
